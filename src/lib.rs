@@ -1,1 +1,33 @@
-//! Spool locks.
+#![doc = include_str!("../README.md")]
+
+mod endpoint;
+mod error;
+mod fault;
+mod fence;
+mod health;
+mod holder;
+mod lease;
+mod lost;
+mod stats;
+mod tag;
+mod text;
+mod time;
+mod token;
+mod ttl;
+
+pub use endpoint::SnapshotEndpoint;
+pub use error::{AcquireError, ExtendError, ReadError, ReleaseError};
+pub use fault::{Fault, FaultKind};
+pub use fence::Fence;
+pub use health::{ConnectionState, Health, HealthDetails, HealthStatus};
+pub use holder::Holder;
+pub use lease::{Lease, LeaseKind, Occupant, Reading, Source};
+pub use lost::LostReason;
+pub use stats::{
+    ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,
+    PoolStatus, ServerReport, Snapshot, Stats, Warning,
+};
+pub use tag::Tag;
+pub use text::InvalidText;
+pub use token::{InvalidRequestId, RequestId, Token};
+pub use ttl::{InvalidTtl, Ttl};

@@ -1,0 +1,124 @@
+//! What an operation answers when it does not do what it was asked: one small enum each.
+//!
+//! A variant exists where the caller's next step differs. "Somebody else holds it" is never mixed with "Redis could not be
+//! asked": the first is an answer, the second is a [`Fault`].
+
+use std::time::Duration;
+
+use crate::{Fault, FaultKind, Fence, InvalidText, Lease, Occupant, RequestId, Token};
+
+/// Why an acquire granted nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// Somebody else holds it; Redis is healthy. Wait, or tell the user who.
+    #[error("{} is held by {} for another {expires_in:?}", occupant.tag, occupant.holder.id())]
+    Contended {
+        /// Who holds it.
+        occupant: Box<Occupant>,
+        /// How long their lease still lasts unless it is extended or released.
+        expires_in: Duration,
+    },
+    /// The same holder holds it already: this lease stands, with its old fence and its ttl untouched.
+    #[error("{} is already held by {}", .0.tag, .0.holder.id())]
+    AlreadyHeld(Box<Lease>),
+    /// No answer came, and the lock may have been granted. Ask again with
+    /// its token to find out: a grant of the first try is then answered with its own fence.
+    #[error("the lock may have been granted, no answer came")]
+    Ambiguous {
+        /// The token of this call.
+        token: Token,
+        /// What happened to the answer.
+        #[source]
+        fault: Fault,
+    },
+    /// Too many calls already wait for a connection; nothing was sent. Shed load.
+    #[error("too many calls wait for a connection")]
+    Saturated,
+    /// The note is too long or has a control character.
+    #[error(transparent)]
+    InvalidNote(#[from] InvalidText),
+    /// Redis misbehaved; nothing was granted.
+    #[error("no lock could be acquired")]
+    Fault(#[source] Fault),
+}
+
+/// Why an extend did not take place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExtendError {
+    /// Somebody else holds it, or the same holder in another way than the call names (kind, fence).
+    #[error("{} is held by {}, fence {}", .0.tag, .0.holder.id(), .0.fence)]
+    NotHolder(Box<Occupant>),
+    /// Nobody holds it: the lease has ended. An extend never makes a new one.
+    #[error("not held")]
+    NotHeld {
+        /// The last fence of the tag that the server remembers.
+        last: Option<Fence>,
+    },
+    /// Too many calls already wait for a connection; nothing was sent.
+    #[error("too many calls wait for a connection")]
+    Saturated,
+    /// Redis misbehaved. After [`FaultKind::Timeout`] or [`FaultKind::Disconnected`] the lease may have been extended; to
+    /// extend again is safe.
+    #[error("the lease could not be extended")]
+    Fault(#[source] Fault),
+}
+
+/// Why a release did not take place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// Somebody else holds it, or the same holder in another way than the call names (kind, fence).
+    #[error("{} is held by {}, fence {}", .0.tag, .0.holder.id(), .0.fence)]
+    NotHolder(Box<Occupant>),
+    /// Nobody holds it: the lease had ended by itself or was released before.
+    #[error("not held")]
+    NotHeld {
+        /// The last fence of the tag that the server remembers.
+        last: Option<Fence>,
+    },
+    /// No answer came, and the release may have been applied. Ask again with its request id: a release
+    /// that was applied is then answered as released, whoever holds the tag by now.
+    #[error("the lock may have been released, no answer came")]
+    Ambiguous {
+        /// The name of this call.
+        request: RequestId,
+        /// What happened to the answer.
+        #[source]
+        fault: Fault,
+    },
+    /// Too many calls already wait for a connection; nothing was sent.
+    #[error("too many calls wait for a connection")]
+    Saturated,
+    /// Redis misbehaved; nothing was released.
+    #[error("the lock could not be released")]
+    Fault(#[source] Fault),
+}
+
+/// Why a read has no answer. It is never "free": nothing is called free because Redis could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// Too many calls already wait for a connection; nothing was sent.
+    #[error("too many calls wait for a connection")]
+    Saturated,
+    /// Redis misbehaved.
+    #[error("redis could not be asked")]
+    Fault(#[source] Fault),
+}
+
+/// Maps a fault to the variant of an operation's error that tells the caller what to do.
+macro_rules! from_fault {
+    ($($error:ty),*) => {$(
+        impl From<Fault> for $error {
+            fn from(fault: Fault) -> Self {
+                match fault.kind() {
+                    FaultKind::Saturated => Self::Saturated,
+                    _ => Self::Fault(fault),
+                }
+            }
+        }
+    )*};
+}
+from_fault!(AcquireError, ExtendError, ReleaseError, ReadError);

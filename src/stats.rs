@@ -1,0 +1,288 @@
+//! [`Stats`] and [`Snapshot`]: what a process knows of itself, as plain values.
+//!
+//! Counters are raw and cumulative since the start of the process, durations are seconds, times are RFC 3339. One value has
+//! three renderings: [`Stats`] for a program, its JSON for people, [`Snapshot`] for the exporter.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+/// The state of the connection pool in the form that operators know from the incident.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct PoolReport {
+    /// Configured maximum.
+    pub max_connections: u32,
+    /// Connections with work.
+    pub active_connections: u32,
+    /// What may still become active: `limit` − `active_connections`.
+    pub available_connections: u32,
+    /// Active ÷ limit in percent, and 100 while anyone waits for a connection.
+    pub utilization_percent: f64,
+    /// Whether work can be done.
+    pub status: PoolStatus,
+    /// Set while `utilization_percent` is above 80.
+    pub alert: Option<PoolAlert>,
+    /// When this was true.
+    #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+    pub timestamp: SystemTime,
+}
+
+/// Whether a pool can do work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum PoolStatus {
+    /// At least one connection is open.
+    Healthy,
+    /// No connection is open.
+    Unhealthy,
+}
+
+/// What an operator should look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "SCREAMING_SNAKE_CASE"))]
+#[non_exhaustive]
+pub enum PoolAlert {
+    /// More than 80 % of the connections have work.
+    HighUtilization,
+}
+
+/// Why the pool settles for fewer connections than it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum LimitReason {
+    /// The server closed a new connection at once; its numbers could not be asked.
+    ClosedInHandshake,
+    /// The server is at its client limit.
+    MaxClients,
+}
+
+/// Everything that the pool counts: the [`PoolReport`] and what stands behind it.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// The seven fields of the report, at the top level of the JSON.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub report: PoolReport,
+    /// The pool's name, the value of the metric label `pool`.
+    pub name: String,
+    /// min(`max_connections`, what the server lets us have now).
+    pub limit: u32,
+    /// Why `limit` is below `max_connections`; `None` when it is not.
+    pub limit_reason: Option<LimitReason>,
+    /// Operations that one connection carries at a time.
+    pub depth: u32,
+    /// Open connections without work.
+    pub idle_connections: u32,
+    /// Connections being opened.
+    pub connecting_connections: u32,
+    /// Connections that take no new work and wait for the last reply or for their socket to close.
+    pub draining_connections: u32,
+    /// Operations under way on all connections.
+    pub in_flight: u32,
+    /// Operations that the open connections can carry: open × depth.
+    pub slots: u32,
+    /// Calls that wait for a slot.
+    pub waiting: u32,
+    /// How long the oldest of them has waited.
+    pub oldest_waiting_seconds: f64,
+    /// The most connections that had work at once in the last 60 s.
+    pub peak_active_connections: u32,
+    /// Time integral of `active_connections`.
+    pub active_connection_seconds_total: f64,
+    /// Time with at least 80 % of `limit`, rounded up to a whole connection, active.
+    pub saturated_seconds_total: f64,
+    /// Time with every connection active, or with somebody waiting.
+    pub exhausted_seconds_total: f64,
+    /// Time from asking for a connection to having one, all outcomes.
+    pub checkout_wait_seconds: Histogram,
+    /// Checkouts that gave no connection, by [`FaultKind`](crate::FaultKind).
+    pub checkout_failures_total: BTreeMap<String, u64>,
+    /// Time from checkout to reply of one operation.
+    pub connection_use_seconds: Histogram,
+    /// Time to open a connection (TCP, TLS, handshake, name); its count is the number opened.
+    pub connection_create_seconds: Histogram,
+    /// Connections that could not be opened, by [`FaultKind`](crate::FaultKind).
+    pub connection_create_failures_total: BTreeMap<String, u64>,
+    /// Connections closed, by reason.
+    pub connections_closed_total: BTreeMap<String, u64>,
+}
+
+/// What the lock operations count.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct LockStats {
+    /// By operation: `acquire`, `extend`, `release`, `read`.
+    pub operations: BTreeMap<String, OperationStats>,
+    /// Acquires that found the lock held by somebody else.
+    pub contended_total: u64,
+    /// Leases that had ended when their holder extended or released them, by [`LostReason`](crate::LostReason).
+    pub lost_total: BTreeMap<String, u64>,
+    /// How long a lease was held when it was released.
+    pub held_seconds: Histogram,
+    /// What was left of the ttl when an extend succeeded: the early warning before a loss.
+    pub extend_margin_seconds: Histogram,
+    /// Releases and extends that named a lease which no longer stands while another does: a stale holder was stopped.
+    pub fencing_rejections_total: u64,
+    /// Calls that reached the server after their time and did nothing there.
+    pub late_total: u64,
+    /// Times that the server had forgotten a script.
+    pub script_reloads_total: u64,
+}
+
+/// What one kind of operation counts.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct OperationStats {
+    /// Finished operations, all outcomes.
+    pub total: u64,
+    /// Those that failed, by [`FaultKind`](crate::FaultKind). "Held by another" is an answer, not a failure.
+    pub failures_total: BTreeMap<String, u64>,
+    /// Time of the whole operation, waiting for a connection included.
+    pub duration_seconds: Histogram,
+}
+
+/// A histogram: counts by bucket, and the sum.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Histogram {
+    /// Upper bounds of the buckets, inclusive, rising.
+    pub bounds: Vec<f64>,
+    /// Observations in each bucket, not cumulative; one more than bounds, for what lies above the last.
+    pub counts: Vec<u64>,
+    /// Sum of all observations.
+    pub sum: f64,
+}
+
+/// What the server said of itself when the first connection was opened.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ServerReport {
+    /// Version of the server, `memory` for the memory store.
+    pub version: String,
+    /// `master` or `slave`, in the server's word; empty when it did not say.
+    pub role: String,
+    /// Changes with each start of the server.
+    pub run_id: String,
+    /// What the server does when its memory is full; only `noeviction` never evicts a lock.
+    pub maxmemory_policy: String,
+    /// Whether an append-only file is written.
+    pub aof_enabled: bool,
+    /// The server's client limit, where it tells.
+    pub maxclients: Option<u64>,
+    /// Server's wall clock − ours, in seconds.
+    pub clock_offset_seconds: f64,
+    /// What an operator should change.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something about the server that endangers locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Warning {
+    /// The warning's name, such as `eviction_policy`; names are stable.
+    pub name: String,
+    /// What is so, why it matters, what would be right.
+    pub message: String,
+}
+
+/// Everything a process knows about its locks and its pool.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Stats {
+    /// The pool, at the top level of the JSON.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub pool: PoolStats,
+    /// The lock operations.
+    pub locks: LockStats,
+    /// The server, as it was when the first connection was opened.
+    pub server: ServerReport,
+}
+
+/// What `GET /v1/snapshot` answers: raw cumulative numbers of one process.
+///
+/// Readers ignore fields that they do not know and refuse a `schema` that is not theirs.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// [`Snapshot::SCHEMA`].
+    pub schema: u32,
+    /// Version of the library that wrote this.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Rises by one with each snapshot of this process.
+    pub seq: u64,
+    /// When the process connected.
+    #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+    pub started_at: SystemTime,
+    /// When this snapshot was taken.
+    #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+    pub generated_at: SystemTime,
+    /// The pools of the process.
+    pub pools: Vec<PoolStats>,
+    /// The lock operations.
+    pub locks: LockStats,
+    /// The server, as it was when the first connection was opened.
+    pub server: ServerReport,
+}
+
+impl Snapshot {
+    /// The version of the form; it rises when a field changes its meaning or goes away.
+    pub const SCHEMA: u32 = 1;
+}
+
+/// Why the pool closed a connection.
+///
+/// This list is closed: the snake case of each is a value of the metric label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum ClosedReason {
+    /// It had no work for `idle_timeout`.
+    IdleTimeout,
+    /// It broke, or the server closed it.
+    Disconnected,
+    /// An operation on it, or on a younger one, got no reply in time.
+    Timeout,
+    /// Its server had become a replica.
+    ReadOnly,
+    /// It did not pass the test of a long-idle connection.
+    FailedTest,
+    /// The last handle of the process was dropped.
+    Shutdown,
+}
+
+impl ClosedReason {
+    /// Every reason, in the order of the declaration.
+    pub const ALL: [Self; 6] = [
+        Self::IdleTimeout,
+        Self::Disconnected,
+        Self::Timeout,
+        Self::ReadOnly,
+        Self::FailedTest,
+        Self::Shutdown,
+    ];
+
+    /// The reason in snake case, as metrics and JSON have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "idle_timeout",
+            Self::Disconnected => "disconnected",
+            Self::Timeout => "timeout",
+            Self::ReadOnly => "read_only",
+            Self::FailedTest => "failed_test",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! [`Token`] and [`RequestId`]: random names that make a repeated call recognisable.
+
+use std::{fmt, str::FromStr};
+
+/// The secret of one acquisition: 128 random bits, the same through all repeats of one call.
+///
+/// Whoever repeats an acquire with its token finds out how the first try ended, without taking anything twice. It is never
+/// printed: `Debug` hides it and there is no `Display`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(u128);
+
+impl Token {
+    /// Draws a new token from the operating system's random source.
+    ///
+    /// Where that source fails (it does not on a machine that has booted), the process's randomly seeded hasher stands in.
+    pub fn random() -> Self {
+        let mut bytes = [0; 16];
+        fill(&mut bytes);
+        Self(u128::from_ne_bytes(bytes))
+    }
+
+    /// The 22 characters that stand for the token in Redis.
+    pub(crate) fn text(self) -> Text<22> {
+        Text::of(self.0)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        parse::<22>(text).map(Self)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// The name of one release call, the same through all its repeats: 64 random bits.
+///
+/// Redis remembers the last 4 of them for each tag, so that a repeated release is answered as the first one was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// Draws a new request id.
+    pub fn random() -> Self {
+        let mut bytes = [0; 8];
+        fill(&mut bytes);
+        Self(u64::from_ne_bytes(bytes))
+    }
+
+    pub(crate) fn text(self) -> Text<11> {
+        Text::of(self.0.into())
+    }
+}
+
+fn fill(bytes: &mut [u8]) {
+    use std::hash::{BuildHasher, RandomState};
+    if getrandom::fill(bytes).is_err() {
+        for chunk in bytes.chunks_mut(8) {
+            let word = RandomState::new().hash_one(0).to_ne_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// A number in base 64 (the URL alphabet), `N` digits, without an allocation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Text<const N: usize>([u8; N]);
+
+impl<const N: usize> Text<N> {
+    fn of(mut number: u128) -> Self {
+        let mut digits = [0; N];
+        for digit in digits.iter_mut().rev() {
+            *digit = ALPHABET[(number & 63) as usize];
+            number >>= 6;
+        }
+        Self(digits)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn parse<const N: usize>(text: &str) -> Option<u128> {
+    if text.len() != N {
+        return None;
+    }
+    text.bytes().try_fold(0_u128, |number, byte| {
+        let digit = ALPHABET.iter().position(|&letter| letter == byte)?;
+        Some((number << 6) | digit as u128)
+    })
+}
+
+impl FromStr for RequestId {
+    type Err = InvalidRequestId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRequestId> {
+        parse::<11>(text).and_then(|number| u64::try_from(number).ok()).map(Self).ok_or(InvalidRequestId)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(self.text().as_bytes()).unwrap_or_default())
+    }
+}
+
+/// The text is not a request id: 11 characters of the URL-safe base 64 alphabet are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a request id; 11 characters of A-Z a-z 0-9 - _ are")]
+pub struct InvalidRequestId;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_survives_its_text() {
+        for token in [Token(0), Token(u128::MAX), Token::random()] {
+            let text = token.text();
+            let text = std::str::from_utf8(text.as_bytes()).unwrap();
+            assert_eq!(Token::parse(text), Some(token));
+        }
+    }
+
+    #[test]
+    fn request_id_survives_its_text() {
+        for id in [RequestId(0), RequestId(u64::MAX), RequestId::random()] {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+
+    #[test]
+    fn token_hides_itself() {
+        assert_eq!(format!("{:?}", Token::random()), "Token(…)");
+    }
+}
