@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod buckets;
+mod config;
 mod endpoint;
 mod error;
 mod fault;
@@ -8,15 +10,18 @@ mod health;
 mod holder;
 mod lease;
 mod lost;
+mod meter;
 mod stats;
+mod store;
 mod tag;
 mod text;
 mod time;
 mod token;
 mod ttl;
 
+pub use config::{Config, GuardConfig, HistoryConfig, StoreUrl, WaitConfig};
 pub use endpoint::SnapshotEndpoint;
-pub use error::{AcquireError, ExtendError, ReadError, ReleaseError};
+pub use error::{AcquireError, ConfigError, ConnectError, ExtendError, ReadError, ReleaseError};
 pub use fault::{Fault, FaultKind};
 pub use fence::Fence;
 pub use health::{ConnectionState, Health, HealthDetails, HealthStatus};
@@ -27,6 +32,7 @@ pub use stats::{
     ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,
     PoolStatus, ServerReport, Snapshot, Stats, Warning,
 };
+pub use store::pool::PoolConfig;
 pub use tag::Tag;
 pub use text::InvalidText;
 pub use token::{InvalidRequestId, RequestId, Token};

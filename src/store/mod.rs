@@ -1,0 +1,2 @@
+//! Stores.
+pub(crate) mod pool;

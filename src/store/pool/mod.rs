@@ -1,0 +1,3 @@
+//! Pool.
+mod config;
+pub use config::PoolConfig;
