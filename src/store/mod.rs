@@ -1,2 +1,3 @@
 //! Stores.
+mod classify;
 pub(crate) mod pool;
