@@ -2,11 +2,19 @@
 
 mod support;
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{RedisServer, eventually};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+
+use support::frame::{NotResp, Request, frame_len};
+use support::proxy::{Close, LostReply, containing, named};
+use support::{FaultProxy, RedisServer, eventually};
+
+const SOON: Duration = Duration::from_secs(5);
 
 #[test]
 fn server_answers_and_is_gone_after_drop() {
@@ -54,12 +62,12 @@ fn stopped_server_answers_after_cont() {
     server.stop();
     let mut connection = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     connection.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    std::io::Write::write_all(&mut connection, b"PING\r\n").unwrap();
+    connection.write_all(b"PING\r\n").unwrap();
     let mut reply = [0; 7];
-    assert!(std::io::Read::read_exact(&mut connection, &mut reply).is_err(), "a stopped server is silent");
+    assert!(connection.read_exact(&mut reply).is_err(), "a stopped server is silent");
     server.cont();
     connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    std::io::Read::read_exact(&mut connection, &mut reply).unwrap();
+    connection.read_exact(&mut reply).unwrap();
     assert_eq!(&reply, b"+PONG\r\n");
 }
 
@@ -109,4 +117,321 @@ async fn replica_follows_its_primary() {
 #[should_panic(expected = "not so within 20ms, asked at tests/support_selftest.rs")]
 async fn eventually_names_the_line_that_asked() {
     eventually(Duration::from_millis(20), async || false).await;
+}
+
+async fn connect(url: String) -> MultiplexedConnection {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_millis(300)));
+    let client = redis::Client::open(url).expect("a proxy's URL is valid");
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    connection.expect("the server is healthy")
+}
+
+async fn incr(connection: &mut MultiplexedConnection, key: &str) -> redis::RedisResult<i64> {
+    redis::cmd("INCR").arg(key).query_async(connection).await
+}
+
+fn value(server: &RedisServer, key: &str) -> Option<i64> {
+    server.query(&["GET", key])
+}
+
+#[tokio::test]
+async fn healthy_proxy_passes_and_counts() {
+    let server = RedisServer::builder().password("sesame").start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    for expected in 1..=3 {
+        assert_eq!(incr(&mut connection, "n").await.unwrap(), expected);
+    }
+    assert_eq!(proxy.requests("incr"), 3);
+    assert_eq!(proxy.requests("auth"), 1);
+    assert_eq!((proxy.connections_opened(), proxy.connections_open()), (1, 1));
+    assert_eq!(proxy.frames_to_server(), proxy.frames_to_client());
+    assert!(proxy.bytes() > 3 * "*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n".len() as u64);
+    drop(connection);
+    eventually(SOON, async || proxy.connections_open() == 0 && server.clients().is_empty()).await;
+}
+
+#[tokio::test]
+async fn large_and_binary_values_pass_unchanged() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    let value: Vec<u8> = b"*2\r\n$-1\r\n\0\xff".iter().copied().cycle().take(300_000).collect();
+    redis::cmd("SET").arg("spool").arg(&value).exec_async(&mut connection).await.unwrap();
+    let read: Vec<u8> = redis::cmd("GET").arg("spool").query_async(&mut connection).await.unwrap();
+    assert!(read == value);
+}
+
+#[tokio::test]
+async fn split_bytes_arrive_whole() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    proxy.split_bytes(true);
+    let mut connection = connect(proxy.url()).await;
+    assert_eq!(incr(&mut connection, "n").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn delay_adds_latency_and_keeps_throughput() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let connection = connect(proxy.url()).await;
+    proxy.delay(Duration::from_millis(40));
+    proxy.delay_requests(Duration::from_millis(20));
+    let started = tokio::time::Instant::now();
+    let mut operations = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let mut connection = connection.clone();
+        operations.spawn(async move { incr(&mut connection, "n").await.unwrap() });
+    }
+    operations.join_all().await;
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(60), "{took:?}");
+    assert!(took < Duration::from_millis(250), "50 in flight share the delay, {took:?}");
+}
+
+#[tokio::test]
+async fn dropped_reply_was_applied_by_the_server() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    proxy.drop_replies(1, LostReply::DropThenClose, containing("lost"));
+    assert_eq!(incr(&mut connection, "other").await.unwrap(), 1, "does not match");
+    let error = incr(&mut connection, "lost").await.unwrap_err();
+    assert!(error.is_connection_dropped() || error.is_io_error(), "{error}");
+    assert_eq!(value(&server, "lost"), Some(1));
+    assert_eq!(proxy.replies_dropped(), 1);
+    let mut again = connect(proxy.url()).await;
+    assert_eq!(incr(&mut again, "lost").await.unwrap(), 2, "only one was to be dropped");
+}
+
+#[tokio::test]
+async fn swallowed_reply_leaves_a_silent_open_connection() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    proxy.drop_replies(1, LostReply::Swallow, named("incr"));
+    assert!(incr(&mut connection, "n").await.unwrap_err().is_timeout());
+    assert!(redis::cmd("PING").exec_async(&mut connection).await.unwrap_err().is_timeout());
+    assert_eq!(value(&server, "n"), Some(1));
+    assert_eq!((proxy.connections_open(), server.clients().len()), (1, 1));
+    drop(connection);
+    eventually(SOON, async || server.clients().is_empty()).await;
+}
+
+#[test]
+fn pushes_are_not_taken_for_replies() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    for hello in ["HELLO 2", "HELLO 3"] {
+        proxy.drop_replies(1, LostReply::DropThenClose, named("PING"));
+        let mut subscriber = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+        subscriber.set_read_timeout(Some(SOON)).unwrap();
+        write!(subscriber, "{hello}\r\nSUBSCRIBE a b\r\n").unwrap();
+        while server.query::<(String, i64)>(&["PUBSUB", "NUMSUB", "b"]).1 == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server.cmd(&["PUBLISH", "a", "freed"]);
+        write!(subscriber, "PING\r\n").unwrap();
+        let mut seen = String::new();
+        subscriber.read_to_string(&mut seen).unwrap();
+        assert!(seen.ends_with("message\r\n$1\r\na\r\n$5\r\nfreed\r\n"), "{hello}: {seen}");
+    }
+    assert_eq!(proxy.replies_dropped(), 2);
+}
+
+#[tokio::test]
+async fn held_request_is_delivered_after_its_client_left() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    let held = proxy.hold_requests(named("INCR"));
+    assert!(incr(&mut connection, "n").await.unwrap_err().is_timeout());
+    drop(connection);
+    eventually(SOON, async || proxy.connections_open() == 0).await;
+    held.caught(1).await;
+    assert_eq!(value(&server, "n"), None);
+    assert_eq!(server.clients().len(), 1, "the server's side waits for it");
+    held.release();
+    eventually(SOON, async || value(&server, "n") == Some(1)).await;
+    eventually(SOON, async || server.clients().is_empty()).await;
+}
+
+#[tokio::test]
+async fn released_request_answers_a_client_that_stayed() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    let held = proxy.hold_requests(named("INCR"));
+    let mut other = connection.clone();
+    let pending = tokio::spawn(async move { incr(&mut other, "n").await });
+    held.caught(1).await;
+    held.release();
+    assert_eq!(pending.await.unwrap().unwrap(), 1);
+    assert_eq!(incr(&mut connection, "n").await.unwrap(), 2, "nothing is held any more");
+}
+
+#[tokio::test]
+async fn request_given_up_by_its_holder_never_arrives() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    let held = proxy.hold_requests(named("INCR"));
+    let pending = tokio::spawn(async move { incr(&mut connection, "n").await });
+    held.caught(1).await;
+    drop(held);
+    assert!(!pending.await.unwrap().unwrap_err().is_timeout(), "the connection was closed");
+    eventually(SOON, async || server.clients().is_empty()).await;
+    assert_eq!(value(&server, "n"), None);
+}
+
+#[tokio::test]
+async fn blackhole_keeps_connections_open() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    proxy.blackhole();
+    assert!(incr(&mut connection, "n").await.unwrap_err().is_timeout());
+    assert_eq!(value(&server, "n"), None);
+    assert_eq!((proxy.connections_open(), server.clients().len()), (1, 1));
+    let stranger = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+    eventually(SOON, async || proxy.connections_open() == 2).await;
+    assert_eq!(server.clients().len(), 1, "a new connection does not reach the server");
+    drop(stranger);
+    eventually(SOON, async || proxy.connections_open() == 1).await;
+    proxy.heal();
+    assert_eq!(incr(&mut connection, "n").await.unwrap(), 2, "the first was late, not lost");
+}
+
+#[tokio::test]
+async fn blackhole_hides_that_a_client_or_the_server_left() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let (leaving, staying) =
+        (connect(proxy.url()).await, TcpStream::connect(("127.0.0.1", proxy.port())).unwrap());
+    eventually(SOON, async || server.clients().len() == 2).await;
+    proxy.blackhole();
+    drop(leaving);
+    eventually(SOON, async || proxy.connections_open() == 1).await;
+    assert_eq!(server.clients().len(), 2);
+    server.kill9();
+    staying.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let waited = (&staying).read(&mut [0]).unwrap_err();
+    assert_eq!(waited.kind(), ErrorKind::WouldBlock);
+    proxy.heal();
+    staying.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!((&staying).read(&mut [0]).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn refused_dials_are_counted_with_their_time() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    proxy.refuse();
+    let client = redis::Client::open(proxy.url()).unwrap();
+    for _ in 0..3 {
+        assert!(client.get_connection().is_err());
+    }
+    assert_eq!((proxy.connections_opened(), proxy.connections_open()), (3, 0));
+    assert_eq!(proxy.peak_dials(Duration::from_secs(60)), 3);
+    assert_eq!(proxy.peak_dials(Duration::ZERO), 0);
+    assert!(proxy.dials().is_sorted());
+    proxy.heal();
+    assert!(client.get_connection().is_ok());
+}
+
+#[tokio::test]
+async fn close_all_spares_later_connections() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    for how in [Close::Fin, Close::Rst] {
+        let before = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+        before.set_read_timeout(Some(SOON)).unwrap();
+        eventually(SOON, async || server.clients().len() == 1).await;
+        proxy.close_all(how);
+        let seen = (&before).read(&mut [0]).map_err(|error| error.kind());
+        match how {
+            Close::Fin => assert_eq!(seen, Ok(0)),
+            Close::Rst => assert_eq!(seen, Err(ErrorKind::ConnectionReset)),
+        }
+        let mut after = connect(proxy.url()).await;
+        assert!(incr(&mut after, "n").await.is_ok());
+        drop(after);
+        eventually(SOON, async || server.clients().is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn killed_server_closes_connections_through_the_proxy() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    server.kill9();
+    assert!(!incr(&mut connection, "n").await.unwrap_err().is_timeout());
+    let client = redis::Client::open(proxy.url()).unwrap();
+    assert!(client.get_connection().is_err());
+    server.restart();
+    assert!(client.get_connection().is_ok());
+}
+
+#[tokio::test]
+async fn dropped_proxy_closes_everything() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let mut connection = connect(proxy.url()).await;
+    let port = proxy.port();
+    drop(proxy);
+    eventually(SOON, async || server.clients().is_empty()).await;
+    assert!(!incr(&mut connection, "n").await.unwrap_err().is_timeout());
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
+#[test]
+fn frames_end_where_the_protocol_says() {
+    let whole: [&[u8]; 12] = [
+        b"+OK\r\n",
+        b"$-1\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"$5\r\na\r\nb\n\r\n",
+        b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
+        b"*2\r\n*1\r\n:1\r\n%1\r\n+a\r\n_\r\n",
+        b">3\r\n+message\r\n$1\r\nc\r\n$1\r\nm\r\n",
+        b"|1\r\n+ttl\r\n:9\r\n$1\r\nv\r\n",
+        b"=7\r\ntxt:abc\r\n",
+        b"(3492890328409238509324850943850943825024385\r\n",
+        b"PING\r\n",
+    ];
+    for frame in whole {
+        for cut in 0..frame.len() {
+            assert_eq!(frame_len(&frame[..cut]), Ok(None), "{cut} bytes of {frame:?}");
+        }
+        let twice = [frame, frame].concat();
+        assert_eq!(frame_len(&twice), Ok(Some(frame.len())), "{frame:?}");
+    }
+}
+
+#[test]
+fn nonsense_is_told_from_resp_without_panic() {
+    let nonsense: [&[u8]; 6] = [
+        b"\x16\x03\x01",
+        b"*x\r\n",
+        b"$18446744073709551615\r\n",
+        b"*18446744073709551615\r\n*2\r\n",
+        b"%9999999999999999999999\r\n",
+        b"*1\r\nword\r\n",
+    ];
+    for bytes in nonsense {
+        assert_eq!(frame_len(bytes), Err(NotResp), "{bytes:?}");
+        let _ = Request::new(bytes.to_vec()).name();
+    }
+}
+
+#[test]
+fn requests_know_their_words() {
+    let request = Request::new(b"*3\r\n$7\r\nevalsha\r\n$2\r\nab\r\n$1\r\n0\r\n".to_vec());
+    assert_eq!(request.name(), "EVALSHA");
+    assert_eq!(request.words(), ["evalsha", "ab", "0"]);
+    assert!(request.contains("ab") && !request.contains("abc"));
+    assert_eq!(Request::new(b"ping now\r\n".to_vec()).words(), ["ping", "now"]);
 }

@@ -9,7 +9,9 @@
 #![allow(unreachable_pub)]
 
 pub mod admin;
+pub mod frame;
 pub mod process;
+pub mod proxy;
 pub mod server;
 
 use std::fmt::Debug;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use proxy::FaultProxy;
 pub use server::RedisServer;
 
 /// Polls `claim` each 5 ms until it holds, and returns what it found.
