@@ -9,10 +9,13 @@
 #![allow(unreachable_pub)]
 
 pub mod admin;
+pub mod clock;
 pub mod frame;
 pub mod process;
 pub mod proxy;
+pub mod resp;
 pub mod server;
+pub mod tls;
 
 use std::fmt::Debug;
 use std::net::TcpListener;
@@ -22,8 +25,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use clock::ClockShim;
 pub use proxy::FaultProxy;
+pub use resp::{Answer, ScriptedServer};
 pub use server::RedisServer;
+pub use tls::TlsFiles;
 
 /// Polls `claim` each 5 ms until it holds, and returns what it found.
 ///

@@ -169,6 +169,19 @@ impl ServerBuilder {
         self
     }
 
+    /// `--name path`, spaces and all.
+    #[must_use]
+    pub(super) fn path_arg(mut self, name: &str, path: &Path) -> Self {
+        self.args.extend([format!("--{name}"), path.display().to_string()]);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn speaking_tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     /// At most `n` clients, of which the test's own connection is one.
     #[must_use]
     pub fn maxclients(self, n: u32) -> Self {
