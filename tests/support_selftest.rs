@@ -212,8 +212,10 @@ async fn swallowed_reply_leaves_a_silent_open_connection() {
     let mut connection = connect(proxy.url()).await;
     proxy.drop_replies(1, LostReply::Swallow, named("incr"));
     assert!(incr(&mut connection, "n").await.unwrap_err().is_timeout());
+    let heard = proxy.frames_to_client();
     assert!(redis::cmd("PING").exec_async(&mut connection).await.unwrap_err().is_timeout());
-    assert_eq!(value(&server, "n"), Some(1));
+    assert_eq!(proxy.frames_to_client(), heard, "a later reply would be taken for the lost one");
+    assert_eq!((value(&server, "n"), server.calls("ping")), (Some(1), 2));
     assert_eq!((proxy.connections_open(), server.clients().len()), (1, 1));
     drop(connection);
     eventually(SOON, async || server.clients().is_empty()).await;
@@ -299,8 +301,10 @@ async fn blackhole_keeps_connections_open() {
     assert_eq!(server.clients().len(), 1, "a new connection does not reach the server");
     drop(stranger);
     eventually(SOON, async || proxy.connections_open() == 1).await;
+    let dialled = server.info("stats")["total_connections_received"].clone();
     proxy.heal();
     assert_eq!(incr(&mut connection, "n").await.unwrap(), 2, "the first was late, not lost");
+    assert_eq!(server.info("stats")["total_connections_received"], dialled, "nor does one that was given up");
 }
 
 #[tokio::test]

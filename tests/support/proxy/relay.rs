@@ -282,25 +282,24 @@ async fn write(
         }
         shared.passable().await;
         // Draining goes on when the other side has left: a reply that nobody reads must not stop later requests.
-        gone = gone || deliver(shared, &mut to, &parcel.bytes).await.is_err();
-        if !gone {
-            match way {
-                Way::ToServer => &shared.counters.frames_to_server,
-                Way::ToClient => &shared.counters.frames_to_client,
-            }
-            .fetch_add(1, Relaxed);
-        }
+        gone = gone || deliver(shared, &mut to, &parcel.bytes, way).await.is_err();
     }
     shared.passable().await;
     let _ = to.shutdown().await;
     Ended::Drained
 }
 
-async fn deliver(shared: &Shared, to: &mut WriteHalf<'_>, bytes: &[u8]) -> io::Result<()> {
+async fn deliver(shared: &Shared, to: &mut WriteHalf<'_>, bytes: &[u8], way: Way) -> io::Result<()> {
+    // Counted before it is written: whoever has seen a reply also finds it counted.
+    match way {
+        Way::ToServer => &shared.counters.frames_to_server,
+        Way::ToClient => &shared.counters.frames_to_client,
+    }
+    .fetch_add(1, Relaxed);
+    shared.counters.bytes.fetch_add(bytes.len() as u64, Relaxed);
     let step = if shared.rules().split_bytes { 1 } else { bytes.len().max(1) };
     for piece in bytes.chunks(step) {
         to.write_all(piece).await?;
-        shared.counters.bytes.fetch_add(piece.len() as u64, Relaxed);
         if step == 1 {
             // Lets the other side wake up with the one byte that it has.
             tokio::task::yield_now().await;
