@@ -3,8 +3,6 @@
 //! Codes that the driver does not know (`OOM`, `MISCONF`, `BUSY` …) reach us as the first word of the error (`code`); see
 //! "Redis error replies" in the protocol specification: the first upper-case word is the kind.
 
-use std::{error::Error, io};
-
 use redis::{ErrorKind, RedisError};
 
 use crate::{Fault, FaultKind};
@@ -56,36 +54,31 @@ pub(super) fn of_dial(error: RedisError) -> Fault {
         FaultKind::MaxClients
     } else {
         match kind_of(&error) {
-            FaultKind::Disconnected => kind_of_io(&error),
+            FaultKind::Disconnected => kind_of_io(&error, &text),
             kind => kind,
         }
     };
     Fault::new(kind, error)
 }
 
-fn kind_of_io(error: &RedisError) -> FaultKind {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return match error.kind() {
-                io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::NotConnected => FaultKind::ClosedInHandshake,
-                // rustls reports every failed handshake so.
-                io::ErrorKind::InvalidData => FaultKind::Tls,
-                io::ErrorKind::TimedOut => FaultKind::Timeout,
-                _ => FaultKind::Connect,
-            };
-        }
-        cause = error.source();
+fn kind_of_io(error: &RedisError, text: &str) -> FaultKind {
+    // The words of rustls, which reach us as text alone.
+    const TLS: [&str; 3] = ["certificate", "fatal alert", "TLS"];
+    if error.is_connection_refusal() {
+        FaultKind::Connect
+    } else if error.is_connection_dropped() {
+        FaultKind::ClosedInHandshake
+    } else if TLS.iter().any(|word| text.contains(word)) {
+        FaultKind::Tls
+    } else {
+        FaultKind::Connect
     }
-    if error.is_connection_dropped() { FaultKind::ClosedInHandshake } else { FaultKind::Connect }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

@@ -5,8 +5,7 @@ use std::time::Duration;
 use deadpool::managed::Manager as _;
 use deadpool_redis::Manager;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    TlsCertificates,
+    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
     aio::{AsyncPushSender, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -36,6 +35,8 @@ impl Dialler {
         name: String,
         pool: &PoolConfig,
     ) -> Result<Self, String> {
+        #[cfg(feature = "_tls")]
+        choose_crypto();
         let info = url.into_connection_info().map_err(|error| error.to_string())?;
         let info = match ca {
             Some(pem) => with_ca(info, pem)?,
@@ -91,8 +92,28 @@ impl Dialler {
     }
 }
 
+#[cfg(feature = "_tls")]
 fn with_ca(info: ConnectionInfo, pem: Vec<u8>) -> Result<ConnectionInfo, String> {
-    let certificates = TlsCertificates { client_tls: None::<ClientTlsConfig>, root_cert: Some(pem) };
-    let client = Client::build_with_tls(info, certificates).map_err(|error| error.to_string())?;
+    let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(pem) };
+    let client = redis::Client::build_with_tls(info, certificates).map_err(|error| error.to_string())?;
     Ok(client.get_connection_info().clone())
+}
+
+#[cfg(not(feature = "_tls"))]
+fn with_ca(_: ConnectionInfo, _: Vec<u8>) -> Result<ConnectionInfo, String> {
+    Err("rediss:// needs the feature tls-ring or tls-aws-lc".to_owned())
+}
+
+/// Without a crypto provider rustls panics at the first connection; one that the process has chosen is left alone.
+#[cfg(feature = "_tls")]
+fn choose_crypto() {
+    use rustls::crypto;
+    if crypto::CryptoProvider::get_default().is_none() {
+        #[cfg(feature = "tls-ring")]
+        let provider = crypto::ring::default_provider();
+        #[cfg(not(feature = "tls-ring"))]
+        let provider = crypto::aws_lc_rs::default_provider();
+        // Another thread may have been faster, with the same.
+        let _ = provider.install_default();
+    }
 }

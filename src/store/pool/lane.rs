@@ -38,6 +38,10 @@ impl Permit {
         Self { shared, lane, connection, since: Instant::now(), evict: None }
     }
 
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Sends `cmd`. The slot returns with the reply, and the reply is awaited also when the caller no longer does.
     pub(super) fn send(self, cmd: Cmd) -> Flight {
         let (shared, lane, since) = (self.shared.clone(), self.lane, self.since);

@@ -52,6 +52,28 @@ pub(crate) struct Pool {
     shared: Arc<Shared>,
 }
 
+/// What a command was answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) value: Value,
+    /// When the command was handed to the connection.
+    pub(crate) sent: Instant,
+}
+
+/// Why a command was not answered.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The server does not know the script: it was restarted or told to forget. Nothing is wrong.
+    NoScript,
+    Fault(Fault),
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 type LaneWork = Work<MultiplexedConnection, Permit>;
 
 struct Shared {
@@ -91,14 +113,17 @@ impl Pool {
     ///
     /// # Cancel safety
     /// Dropped, the command may have been sent and may take effect; its slot returns with the reply.
-    pub(crate) async fn call(&self, cmd: Cmd, way: Way, deadline: Instant) -> Result<Value, Fault> {
+    pub(crate) async fn call(&self, cmd: Cmd, way: Way, deadline: Instant) -> Result<Reply, Refusal> {
         let permit = self.checkout(way, deadline).await?;
+        let sent = permit.since();
         let mut flight = permit.send(cmd);
         match tokio::time::timeout_at(flight.until(deadline), &mut flight).await {
-            Ok(reply) => reply.map_err(classify::of_command),
+            Ok(Ok(value)) => Ok(Reply { value, sent }),
+            Ok(Err(error)) if error.code() == Some("NOSCRIPT") => Err(Refusal::NoScript),
+            Ok(Err(error)) => Err(classify::of_command(error).into()),
             Err(elapsed) => {
                 flight.give_up();
-                Err(Fault::new(FaultKind::Timeout, elapsed))
+                Err(Fault::new(FaultKind::Timeout, elapsed).into())
             }
         }
     }
