@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod buckets;
+#[cfg(feature = "prometheus")]
+pub mod compat;
 mod endpoint;
 mod error;
 mod fault;
@@ -8,6 +11,8 @@ mod health;
 mod holder;
 mod lease;
 mod lost;
+#[cfg(feature = "prometheus")]
+pub mod metrics;
 mod stats;
 mod tag;
 mod text;
