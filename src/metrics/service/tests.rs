@@ -1,3 +1,5 @@
+#![cfg(feature = "serde")]
+
 use serde_json::json;
 
 use super::*;
@@ -5,40 +7,7 @@ use crate::metrics::{Kind, catalogue};
 
 /// A snapshot of a process that has done nothing yet.
 fn quiet() -> Snapshot {
-    let empty = |metric: &str| {
-        let bounds = catalogue::find(metric).unwrap().buckets;
-        json!({ "bounds": bounds, "counts": vec![0; bounds.len() + 1], "sum": 0.0 })
-    };
-    let snapshot = json!({
-        "schema": 1, "version": "0.1.0", "pid": 7, "seq": 1,
-        "started_at": "2026-03-01T08:00:00Z", "generated_at": "2026-03-01T08:00:01.500Z",
-        "pools": [{
-            "max_connections": 20, "active_connections": 0, "available_connections": 20,
-            "utilization_percent": 0.0, "status": "healthy", "alert": null,
-            "timestamp": "2026-03-01T08:00:01.500Z",
-            "name": "default", "limit": 20, "limit_reason": null, "depth": 16, "idle_connections": 1,
-            "connecting_connections": 0, "draining_connections": 0, "in_flight": 0, "slots": 16, "waiting": 0,
-            "oldest_waiting_seconds": 0.0, "peak_active_connections": 0,
-            "active_connection_seconds_total": 0.0, "saturated_seconds_total": 0.0,
-            "exhausted_seconds_total": 0.0,
-            "checkout_wait_seconds": empty("spool_pool_checkout_wait_seconds"),
-            "checkout_failures_total": {},
-            "connection_use_seconds": empty("spool_pool_connection_use_seconds"),
-            "connection_create_seconds": empty("spool_pool_connection_create_seconds"),
-            "connection_create_failures_total": {}, "connections_closed_total": {},
-        }],
-        "locks": {
-            "operations": {}, "contended_total": 0, "lost_total": {},
-            "held_seconds": empty("spool_lock_held_seconds"),
-            "extend_margin_seconds": empty("spool_lock_extend_margin_seconds"),
-            "fencing_rejections_total": 0, "late_total": 0, "script_reloads_total": 0,
-        },
-        "server": {
-            "version": "7.0.15", "role": "master", "run_id": "", "maxmemory_policy": "noeviction",
-            "aof_enabled": false, "maxclients": null, "clock_offset_seconds": 0.0, "warnings": [],
-        },
-    });
-    serde_json::from_value(snapshot).unwrap()
+    serde_json::from_str(include_str!("../../../tests/fixtures/snapshot.json")).unwrap()
 }
 
 fn page(snapshot: &Snapshot, dropped: usize) -> String {
