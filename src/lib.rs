@@ -13,6 +13,8 @@ mod lease;
 mod lost;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 mod stats;
 mod tag;
 mod text;

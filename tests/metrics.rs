@@ -15,7 +15,8 @@ use spool_lock::{
 
 /// A page with every metric of the catalogue, as the exporter shows it for two services.
 fn full_page() -> Page {
-    let mut snapshot: Snapshot = serde_json::from_str(include_str!("fixtures/snapshot.json")).unwrap();
+    let mut snapshot: Snapshot =
+        serde_json::from_str(include_str!("fixtures/snapshot.json")).expect("the fixture is a snapshot");
     snapshot.locks.held_seconds.counts[3] = 8;
     snapshot.locks.held_seconds.sum = 1_234.5;
     let mut page = Page::new();
