@@ -80,7 +80,7 @@ impl FaultKind {
     ];
 
     /// The kind in snake case, as metrics and JSON have it.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
             Self::Disconnected => "disconnected",

@@ -2,6 +2,8 @@
 
 mod buckets;
 mod config;
+#[cfg(feature = "prometheus")]
+pub mod compat;
 mod endpoint;
 mod error;
 mod fault;
@@ -11,6 +13,10 @@ mod holder;
 mod lease;
 mod lost;
 mod meter;
+#[cfg(feature = "prometheus")]
+pub mod metrics;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 mod stats;
 mod store;
 mod tag;

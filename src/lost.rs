@@ -24,7 +24,7 @@ impl LostReason {
     pub const ALL: [Self; 5] = [Self::Expired, Self::Deadline, Self::Forced, Self::Stolen, Self::Restarted];
 
     /// The reason in snake case, as metrics and JSON have it.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Deadline => "deadline",

@@ -267,7 +267,7 @@ impl ClosedReason {
         [Self::IdleTimeout, Self::Disconnected, Self::Timeout, Self::ReadOnly, Self::FailedTest];
 
     /// The reason in snake case, as metrics and JSON have it.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::IdleTimeout => "idle_timeout",
             Self::Disconnected => "disconnected",

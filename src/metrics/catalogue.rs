@@ -1,0 +1,431 @@
+//! The catalogue: every metric of the product as data, the exporter's own included. Each is born here, once.
+
+use crate::{buckets, fault::FaultKind, lost::LostReason, stats::ClosedReason};
+
+/// One metric: its name and what can be known of it without a value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// The name, with its unit at the end.
+    pub name: &'static str,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// Through which door its values come.
+    pub door: Door,
+    /// Its labels, in the order in which they are shown. On the page of the exporter those of [`Door::Service`] have the
+    /// label `service` before them.
+    pub labels: &'static [Label],
+    /// Upper bounds of the buckets; empty unless it is a histogram.
+    pub buckets: &'static [f64],
+    /// What it means, one sentence.
+    pub help: &'static str,
+}
+
+/// What kind of number a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Rises until the process ends.
+    Counter,
+    /// Is what it is now.
+    Gauge,
+    /// Observations by bucket, and their sum.
+    Histogram,
+}
+
+impl Kind {
+    /// The kind in the word of the text format.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Through which door the values of a metric come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Out of a [`Snapshot`](crate::Snapshot), in the process or in the exporter.
+    Service,
+    /// What the exporter says of itself and of its sources.
+    Exporter,
+    /// What the exporter asks Redis.
+    Redis,
+}
+
+/// A label of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Label {
+    /// The label's name.
+    pub name: &'static str,
+    /// All its values where the set is closed; empty where the value comes from a configuration or a version.
+    pub values: &'static [&'static str],
+}
+
+/// Every metric of the product, by subject.
+pub fn catalogue() -> &'static [Metric] {
+    CATALOGUE
+}
+
+/// The metric of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Metric> {
+    CATALOGUE.iter().find(|metric| metric.name == name)
+}
+
+/// The snake-case words of a closed list, in a form that a constant can have.
+macro_rules! words {
+    ($list:ty) => {{
+        const WORDS: [&str; <$list>::ALL.len()] = {
+            let mut words = [""; <$list>::ALL.len()];
+            let mut place = 0;
+            while place < words.len() {
+                words[place] = <$list>::ALL[place].as_str();
+                place += 1;
+            }
+            words
+        };
+        &WORDS
+    }};
+}
+
+const fn open(name: &'static str) -> Label {
+    Label { name, values: &[] }
+}
+
+const fn closed(name: &'static str, values: &'static [&'static str]) -> Label {
+    Label { name, values }
+}
+
+const POOL: Label = open("pool");
+const STATE: Label = closed("state", &["active", "idle", "connecting", "draining"]);
+const LIMIT_REASON: Label = closed("reason", &["closed_in_handshake", "max_clients"]);
+const CLOSED_REASON: Label = closed("reason", words!(ClosedReason));
+const LOST_REASON: Label = closed("reason", words!(LostReason));
+const FAULT: Label = closed("reason", words!(FaultKind));
+const OP: Label = closed("op", &["acquire", "extend", "release", "read"]);
+const COLLECTOR: Label = open("collector");
+
+// A connection cannot fail to open in each of the 21 ways of a fault. Those that nobody expects there are shown as `other`,
+// which keeps the page of one service below 300 series.
+const CREATE_FAULT: Label = closed(
+    "reason",
+    &[
+        "timeout",
+        "disconnected",
+        "connect",
+        "closed_in_handshake",
+        "max_clients",
+        "tls",
+        "auth",
+        "permission",
+        "loading",
+        "read_only",
+        "other",
+    ],
+);
+const CHECKOUT_FAULT: Label = closed(
+    "reason",
+    &[
+        "checkout_timeout",
+        "saturated",
+        "timeout",
+        "disconnected",
+        "connect",
+        "closed_in_handshake",
+        "max_clients",
+        "tls",
+        "auth",
+        "permission",
+        "loading",
+        "read_only",
+        "other",
+    ],
+);
+const PROBE_FAULT: Label =
+    closed("reason", &["max_clients", "timeout", "refused", "auth", "tls", "io", "loading"]);
+
+const fn metric(
+    door: Door,
+    kind: Kind,
+    name: &'static str,
+    labels: &'static [Label],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind, door, labels, buckets: &[], help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
+    metric(Door::Service, Kind::Gauge, name, labels, help)
+}
+
+const fn counter(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
+    metric(Door::Service, Kind::Counter, name, labels, help)
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [Label],
+    buckets: &'static [f64],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Histogram, door: Door::Service, labels, buckets, help }
+}
+
+const fn exporter(kind: Kind, name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
+    metric(Door::Exporter, kind, name, labels, help)
+}
+
+const fn redis(kind: Kind, name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
+    metric(Door::Redis, kind, name, labels, help)
+}
+
+const CATALOGUE: &[Metric] = &[
+    gauge(
+        "spool_pool_connections",
+        &[POOL, STATE],
+        "Connections by state: active have at least one operation under way, idle have none, connecting are being \
+         opened, draining take no new work.",
+    ),
+    gauge("spool_pool_connections_max", &[POOL], "Connections that the process may open, as configured."),
+    gauge(
+        "spool_pool_connections_limit",
+        &[POOL],
+        "Connections that the process may open now: the configured maximum, or what the server lets it have where \
+         that is less.",
+    ),
+    gauge(
+        "spool_pool_limited",
+        &[POOL, LIMIT_REASON],
+        "1 for the reason why the limit is below the configured maximum, 0 otherwise.",
+    ),
+    gauge(
+        "spool_pool_active_connections_peak",
+        &[POOL],
+        "Most connections that were active at once in the last 60 s; a scrape does not reset it.",
+    ),
+    counter(
+        "spool_pool_active_connection_seconds_total",
+        &[POOL],
+        "Time integral of the active connections: its rate divided by the limit is the exact mean utilisation.",
+    ),
+    counter(
+        "spool_pool_saturated_seconds_total",
+        &[POOL],
+        "Time with at least 80 % of the limit active, rounded up to a whole connection.",
+    ),
+    counter(
+        "spool_pool_exhausted_seconds_total",
+        &[POOL],
+        "Time with every connection active, or with a call waiting.",
+    ),
+    gauge("spool_pool_waiting_calls", &[POOL], "Calls that wait for a place on a connection."),
+    gauge(
+        "spool_pool_oldest_waiting_seconds",
+        &[POOL],
+        "How long the oldest waiting call has waited; 0 when none waits.",
+    ),
+    gauge("spool_pool_in_flight_operations", &[POOL], "Operations under way on all connections."),
+    gauge(
+        "spool_pool_slots",
+        &[POOL],
+        "Operations that the open connections can carry at once: open connections times depth.",
+    ),
+    histogram(
+        "spool_pool_checkout_wait_seconds",
+        &[POOL],
+        buckets::CHECKOUT,
+        "Time from asking for a place on a connection to having it, all outcomes.",
+    ),
+    counter(
+        "spool_pool_checkout_failures_total",
+        &[POOL, CHECKOUT_FAULT],
+        "Calls that got no connection, by the kind of fault.",
+    ),
+    histogram(
+        "spool_pool_connection_use_seconds",
+        &[POOL],
+        buckets::CHECKOUT,
+        "Time from checkout to reply of one operation.",
+    ),
+    histogram(
+        "spool_pool_connection_create_seconds",
+        &[POOL],
+        buckets::CREATE,
+        "Time to open a connection, TLS and handshake included; its count is the number opened.",
+    ),
+    counter(
+        "spool_pool_connection_create_failures_total",
+        &[POOL, CREATE_FAULT],
+        "Connections that could not be opened, by the kind of fault.",
+    ),
+    counter("spool_pool_connections_closed_total", &[POOL, CLOSED_REASON], "Connections closed, by reason."),
+    counter("spool_lock_operations_total", &[OP], "Finished lock operations, all outcomes."),
+    counter(
+        "spool_lock_operation_failures_total",
+        &[OP, FAULT],
+        "Lock operations that failed, by the kind of fault; held by another is an answer, not a failure.",
+    ),
+    histogram(
+        "spool_lock_operation_duration_seconds",
+        &[OP],
+        buckets::OPERATION,
+        "Time of a whole lock operation, retries and waits included.",
+    ),
+    counter("spool_lock_contended_total", &[], "Acquires that found the lock held by somebody else."),
+    histogram(
+        "spool_lock_held_seconds",
+        &[],
+        buckets::HELD,
+        "How long a lease was held when it was released.",
+    ),
+    counter(
+        "spool_lock_lost_total",
+        &[LOST_REASON],
+        "Leases that ended without their holder's release, by reason.",
+    ),
+    histogram(
+        "spool_lock_extend_margin_seconds",
+        &[],
+        buckets::MARGIN,
+        "What was left of the ttl when an extend succeeded: small margins come before losses.",
+    ),
+    counter(
+        "spool_lock_fencing_rejections_total",
+        &[],
+        "Releases and extends of a lease that no longer stands while another does: a stale holder was stopped.",
+    ),
+    counter(
+        "spool_lock_late_total",
+        &[],
+        "Calls that reached the server after their time and did nothing there.",
+    ),
+    counter("spool_lock_script_reloads_total", &[], "Times that the server had forgotten a script."),
+    gauge("spool_service_info", &[open("version")], "1, with the version of the library in the service."),
+    gauge("spool_service_start_time_seconds", &[], "When the service connected, in Unix time."),
+    gauge("spool_service_snapshot_timestamp_seconds", &[], "When the snapshot was taken, in Unix time."),
+    exporter(
+        Kind::Gauge,
+        "spool_up",
+        &[],
+        "1 when the snapshot of the service could be read, 0 otherwise; its other metrics are then absent.",
+    ),
+    exporter(
+        Kind::Gauge,
+        "spool_exporter_build_info",
+        &[open("version")],
+        "1, with the version of the exporter.",
+    ),
+    exporter(
+        Kind::Gauge,
+        "spool_exporter_collector_success",
+        &[COLLECTOR],
+        "1 when the collector succeeded in this scrape, 0 otherwise.",
+    ),
+    exporter(
+        Kind::Gauge,
+        "spool_exporter_collector_duration_seconds",
+        &[COLLECTOR],
+        "Time that the collector took in this scrape.",
+    ),
+    exporter(
+        Kind::Gauge,
+        "spool_exporter_scrape_duration_seconds",
+        &[],
+        "Time that this scrape took in the exporter.",
+    ),
+    exporter(
+        Kind::Counter,
+        "spool_exporter_snapshot_schema_errors_total",
+        &[],
+        "Snapshots that the exporter could not understand.",
+    ),
+    redis(
+        Kind::Gauge,
+        "spool_redis_up",
+        &[],
+        "1 when Redis answered the exporter in this scrape, 0 otherwise; its other numbers are then absent.",
+    ),
+    redis(
+        Kind::Gauge,
+        "spool_redis_probe_failure",
+        &[PROBE_FAULT],
+        "1 for the reason why Redis did not answer the exporter, 0 otherwise.",
+    ),
+    redis(
+        Kind::Gauge,
+        "spool_redis_connected_clients",
+        &[],
+        "Clients connected to Redis, all services together.",
+    ),
+    redis(Kind::Gauge, "spool_redis_connections_limit", &[], "Clients that Redis, or its provider, admits."),
+    redis(
+        Kind::Gauge,
+        "spool_redis_connections_limit_info",
+        &[closed("source", &["flag", "info"])],
+        "1, with where the limit comes from: the exporter's flag, or INFO of Redis.",
+    ),
+    redis(
+        Kind::Counter,
+        "spool_redis_rejected_connections_total",
+        &[],
+        "Connections that Redis rejected at its limit.",
+    ),
+    redis(
+        Kind::Counter,
+        "spool_redis_connections_received_total",
+        &[],
+        "Connections that Redis has accepted since its start.",
+    ),
+    redis(
+        Kind::Gauge,
+        "spool_redis_start_time_seconds",
+        &[],
+        "When Redis started, in Unix time; locks that it does not keep on disk ended then.",
+    ),
+    redis(
+        Kind::Gauge,
+        "spool_redis_instance_info",
+        &[open("role"), open("redis_version")],
+        "1, with the role and the version of Redis.",
+    ),
+    redis(
+        Kind::Gauge,
+        "spool_redis_maxmemory_policy_info",
+        &[open("policy")],
+        "1, with what Redis does when its memory is full; only noeviction never evicts a lock.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_listed_once_and_says_what_it_is() {
+        let names: std::collections::HashSet<_> = CATALOGUE.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), CATALOGUE.len());
+        for metric in CATALOGUE {
+            assert!(metric.name.starts_with("spool_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert_eq!(metric.buckets.is_empty(), metric.kind != Kind::Histogram, "{}", metric.name);
+            assert!(metric.help.ends_with('.') && !metric.help.contains("  "), "{}", metric.help);
+        }
+    }
+
+    #[test]
+    fn buckets_rise() {
+        for metric in CATALOGUE {
+            assert!(metric.buckets.is_sorted_by(|low, high| low < high), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn faults_of_a_connection_are_faults() {
+        for word in CREATE_FAULT.values.iter().chain(CHECKOUT_FAULT.values) {
+            assert!(FAULT.values.contains(word), "{word}");
+        }
+        assert!(CREATE_FAULT.values.iter().all(|word| CHECKOUT_FAULT.values.contains(word)));
+    }
+}
