@@ -1,5 +1,8 @@
 //! Redis is asked over one connection that is kept, and seen from the server's side there is never another one.
 
+// Outside of the tests' own functions, too, a value that is not there ends the test.
+#![allow(clippy::unwrap_used)]
+
 mod stage;
 #[allow(unused_imports)] // each test uses a part of it
 #[path = "../../tests/support/mod.rs"]

@@ -1,5 +1,8 @@
 //! One scrape is one fresh look at every source, in bounded time, whatever the sources do.
 
+// Outside of the tests' own functions, too, a value that is not there ends the test.
+#![allow(clippy::unwrap_used)]
+
 mod stage;
 #[allow(unused_imports)] // each test uses a part of it
 #[path = "../../tests/support/mod.rs"]

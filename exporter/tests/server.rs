@@ -1,5 +1,8 @@
 //! The server keeps its promises and its patience has an end.
 
+// Outside of the tests' own functions, too, a value that is not there ends the test.
+#![allow(clippy::unwrap_used)]
+
 mod stage;
 
 use std::time::Duration;
