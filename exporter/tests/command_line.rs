@@ -194,3 +194,17 @@ fn every_flag_can_come_from_its_variable() {
     // At this level, only what failed; and each once, however often it is scraped.
     assert_eq!(log.lines().filter(|line| line.contains("source failed")).count(), 3, "{log}");
 }
+
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+#[test]
+fn a_certificate_of_our_own_authority_is_trusted_when_the_environment_says_so() {
+    let files = support::TlsFiles::generate();
+    let redis = RedisServer::builder().tls(&files).start();
+    let mut program = program();
+    program.env("SSL_CERT_FILE", files.ca());
+    let running =
+        Running::start(program.args(["--web.listen-address=127.0.0.1:0", "--redis.url", &redis.url()]));
+    let page = running.get("/metrics");
+    assert!(page.contains("\nspool_redis_up 1\n"), "{page}");
+    assert_eq!(redis.clients().len(), 1);
+}

@@ -203,3 +203,23 @@ async fn two_commands_are_all_that_it_must_be_allowed() {
     let exporter = Exporter::ready(&["--redis.url-file", file.to_str().unwrap()]).await;
     exporter.scrape().await.assert("spool_redis_up", 1.0);
 }
+
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_fails_is_told_apart_from_a_connection_that_breaks() {
+    let files = support::TlsFiles::generate();
+    let unknown = RedisServer::builder().tls(&files).start();
+    reason_is("tls", &unknown.url()).await;
+    let plain = RedisServer::start();
+    // Redis takes the handshake for the beginning of a command and waits for the rest.
+    reason_is("timeout", &format!("rediss://127.0.0.1:{}", plain.port())).await;
+    reason_is("refused", &format!("rediss://127.0.0.1:{}", free_port())).await;
+}
+
+#[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
+#[test]
+fn a_build_without_tls_says_so() {
+    use spool_lock_exporter::RedisUrl;
+    let error = "rediss://127.0.0.1".parse::<RedisUrl>().expect_err("no TLS is built in");
+    assert!(error.contains("tls-ring"), "{error}");
+}
