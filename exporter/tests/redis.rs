@@ -100,6 +100,20 @@ async fn after_a_freeze_there_is_one_connection_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_got_no_answer_is_closed_before_the_next_is_opened() {
+    let redis = RedisServer::start();
+    let proxy = FaultProxy::before(&redis);
+    let exporter = Exporter::ready(&["--redis.url", &proxy.url(), "--scrape.timeout=200ms"]).await;
+    proxy.blackhole();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(3) {
+        exporter.scrape().await.assert_redis_down("timeout");
+        assert!(proxy.connections_open() <= 1, "{} are open", proxy.connections_open());
+    }
+    assert!(proxy.connections_opened() >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_or_a_kill_costs_no_scrape() {
     let redis = RedisServer::start();
     let exporter = Exporter::ready(&["--redis.url", &redis.url()]).await;
