@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::Config,
+    journal::Wrong,
     source::{Info, Listing, Reason, SnapshotError},
 };
 
@@ -87,23 +88,22 @@ impl Collection {
     }
 
     /// What is wrong with each source, for the journal.
-    pub(crate) fn faults(&self) -> BTreeMap<String, Option<String>> {
+    pub(crate) fn faults(&self) -> BTreeMap<String, Option<Wrong>> {
         let mut faults = BTreeMap::new();
         if let Look::Taken(answer, _) = &self.redis {
-            faults.insert("redis".to_owned(), answer.as_ref().err().map(|reason| reason.as_str().to_owned()));
+            let wrong =
+                |reason: &Reason| Wrong { kind: reason.as_str(), text: "no answer to INFO".to_owned() };
+            faults.insert("redis".to_owned(), answer.as_ref().err().map(wrong));
         }
         if let Look::Taken(services, _) = &self.services {
+            let wrong = |error: &SnapshotError| Wrong { kind: error.kind(), text: error.to_string() };
             for found in services {
-                let wrong = match &found.snapshot {
-                    Some(Ok(_)) => None,
-                    Some(Err(error)) => Some(error.to_string()),
-                    None => Some(SnapshotError::Timeout.to_string()),
-                };
-                faults.insert(format!("service {}", found.name), wrong);
+                let snapshot = found.snapshot.as_ref().unwrap_or(&Err(SnapshotError::Timeout));
+                faults.insert(format!("service {}", found.name), snapshot.as_ref().err().map(wrong));
             }
             if self.left_out > 0 {
-                let wrong = format!("{} found beyond the limit, or with a name that is taken", self.left_out);
-                faults.insert("services".to_owned(), Some(wrong));
+                let text = format!("{} found beyond the limit, or with a name that is taken", self.left_out);
+                faults.insert("services".to_owned(), Some(Wrong { kind: "left_out", text }));
             }
         }
         faults

@@ -35,6 +35,20 @@ pub(crate) enum SnapshotError {
     Schema(String),
 }
 
+impl SnapshotError {
+    /// The variant in one word.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connect(_) => "connect",
+            Self::Http(_) => "http",
+            Self::Status(_) => "status",
+            Self::TooLarge => "too_large",
+            Self::Schema(_) => "schema",
+        }
+    }
+}
+
 /// Reads one snapshot. The caller brings the deadline; a drop closes the connection.
 pub(crate) async fn read_snapshot(address: &Address) -> Result<Snapshot, SnapshotError> {
     let body = match address {
