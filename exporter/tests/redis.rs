@@ -208,7 +208,7 @@ async fn a_password_from_a_file_opens_the_door() {
 
 /// An operator who may only ask still gets a page: the name of the connection is a courtesy.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_commands_are_all_that_it_must_be_allowed() {
+async fn the_right_to_ask_info_is_enough() {
     let redis = RedisServer::start();
     redis.cmd(&["ACL", "SETUSER", "exporter", "on", ">pw", "+info"]);
     let dir = tempfile::tempdir().unwrap();
