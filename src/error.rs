@@ -108,6 +108,46 @@ pub enum ReadError {
     Fault(#[source] Fault),
 }
 
+/// A value of the configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {value:?} cannot be used; {right}")]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The setting, by the name of its variable.
+    pub variable: String,
+    /// The value, with secrets masked.
+    pub value: String,
+    /// What is wrong with it, and what could be used.
+    pub right: String,
+}
+
+/// Why there is no connection to a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// A value of the configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The server is older than what the scripts need.
+    #[error("redis {found} is too old; 7.0 or newer is needed")]
+    TooOld {
+        /// The version that the server names.
+        found: String,
+    },
+    /// The snapshot socket could not be opened.
+    #[error("the snapshot could not be served at {at}")]
+    Snapshot {
+        /// Where it was to be served.
+        at: String,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Redis could not be reached or refused us.
+    #[error("no connection to redis")]
+    Fault(#[source] Fault),
+}
+
 /// Maps a fault to the variant of an operation's error that tells the caller what to do.
 macro_rules! from_fault {
     ($($error:ty),*) => {$(

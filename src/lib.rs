@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod buckets;
+mod config;
 #[cfg(feature = "prometheus")]
 pub mod compat;
 mod endpoint;
@@ -11,19 +12,22 @@ mod health;
 mod holder;
 mod lease;
 mod lost;
+mod meter;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
 #[cfg(feature = "snapshot")]
 mod snapshot;
 mod stats;
+mod store;
 mod tag;
 mod text;
 mod time;
 mod token;
 mod ttl;
 
+pub use config::{Config, GuardConfig, HistoryConfig, StoreUrl, WaitConfig};
 pub use endpoint::SnapshotEndpoint;
-pub use error::{AcquireError, ExtendError, ReadError, ReleaseError};
+pub use error::{AcquireError, ConfigError, ConnectError, ExtendError, ReadError, ReleaseError};
 pub use fault::{Fault, FaultKind};
 pub use fence::Fence;
 pub use health::{ConnectionState, Health, HealthDetails, HealthStatus};
@@ -34,6 +38,7 @@ pub use stats::{
     ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,
     PoolStatus, ServerReport, Snapshot, Stats, Warning,
 };
+pub use store::pool::PoolConfig;
 pub use tag::Tag;
 pub use text::InvalidText;
 pub use token::{InvalidRequestId, RequestId, Token};

@@ -259,20 +259,12 @@ pub enum ClosedReason {
     ReadOnly,
     /// It did not pass the test of a long-idle connection.
     FailedTest,
-    /// The last handle of the process was dropped.
-    Shutdown,
 }
 
 impl ClosedReason {
     /// Every reason, in the order of the declaration.
-    pub const ALL: [Self; 6] = [
-        Self::IdleTimeout,
-        Self::Disconnected,
-        Self::Timeout,
-        Self::ReadOnly,
-        Self::FailedTest,
-        Self::Shutdown,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::IdleTimeout, Self::Disconnected, Self::Timeout, Self::ReadOnly, Self::FailedTest];
 
     /// The reason in snake case, as metrics and JSON have it.
     pub const fn as_str(self) -> &'static str {
@@ -282,7 +274,6 @@ impl ClosedReason {
             Self::Timeout => "timeout",
             Self::ReadOnly => "read_only",
             Self::FailedTest => "failed_test",
-            Self::Shutdown => "shutdown",
         }
     }
 }

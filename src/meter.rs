@@ -1,0 +1,197 @@
+//! Counters and histograms that any thread may feed and any thread may read, without a lock.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::{FaultKind, Histogram, LockStats, LostReason, OperationStats, buckets};
+
+/// A count that only rises.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add_one(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A count for each kind of fault.
+#[derive(Debug)]
+pub(crate) struct FaultCounters([Counter; FaultKind::ALL.len()]);
+
+impl Default for FaultCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl FaultCounters {
+    pub(crate) fn add_one(&self, kind: FaultKind) {
+        self.0[kind as usize].add_one();
+    }
+
+    pub(crate) fn read(&self) -> BTreeMap<String, u64> {
+        FaultKind::ALL
+            .iter()
+            .zip(&self.0)
+            .map(|(kind, count)| (kind.as_str().to_owned(), count.get()))
+            .collect()
+    }
+}
+
+/// A histogram of durations.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    bounds: &'static [f64],
+    /// The bounds in nanoseconds, so that observing needs no floating point.
+    nanos: Box<[u64]>,
+    counts: Box<[AtomicU64]>,
+    sum_nanos: AtomicU64,
+}
+
+impl Timer {
+    pub(crate) fn new(bounds: &'static [f64]) -> Self {
+        let nanos =
+            bounds.iter().map(|&seconds| saturating_nanos(Duration::from_secs_f64(seconds))).collect();
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { bounds, nanos, counts, sum_nanos: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn observe(&self, duration: Duration) {
+        let nanos = saturating_nanos(duration);
+        // Most observations are short, so the walk from the small end finds their bucket at once.
+        let bucket = self.nanos.iter().position(|&bound| nanos <= bound).unwrap_or(self.nanos.len());
+        self.counts[bucket].fetch_add(1, Relaxed);
+        self.sum_nanos.fetch_add(nanos, Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Histogram {
+        Histogram {
+            bounds: self.bounds.to_vec(),
+            counts: self.counts.iter().map(|count| count.load(Relaxed)).collect(),
+            sum: Duration::from_nanos(self.sum_nanos.load(Relaxed)).as_secs_f64(),
+        }
+    }
+}
+
+fn saturating_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The kinds of lock operations that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Acquire,
+    Extend,
+    Release,
+    Read,
+}
+
+impl Operation {
+    const ALL: [Self; 4] = [Self::Acquire, Self::Extend, Self::Release, Self::Read];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquire => "acquire",
+            Self::Extend => "extend",
+            Self::Release => "release",
+            Self::Read => "read",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OperationMeter {
+    failures: FaultCounters,
+    duration: Timer,
+}
+
+/// What the lock operations of a process count.
+#[derive(Debug)]
+pub(crate) struct LockMeter {
+    operations: [OperationMeter; 4],
+    pub(crate) contended: Counter,
+    lost: [Counter; LostReason::ALL.len()],
+    pub(crate) held: Timer,
+    pub(crate) extend_margin: Timer,
+    pub(crate) fencing_rejections: Counter,
+    pub(crate) late: Counter,
+    pub(crate) script_reloads: Counter,
+}
+
+impl Default for LockMeter {
+    fn default() -> Self {
+        let operation = |_| OperationMeter {
+            failures: FaultCounters::default(),
+            duration: Timer::new(buckets::OPERATION),
+        };
+        Self {
+            operations: std::array::from_fn(operation),
+            contended: Counter::default(),
+            lost: std::array::from_fn(|_| Counter::default()),
+            held: Timer::new(buckets::HELD),
+            extend_margin: Timer::new(buckets::MARGIN),
+            fencing_rejections: Counter::default(),
+            late: Counter::default(),
+            script_reloads: Counter::default(),
+        }
+    }
+}
+
+impl LockMeter {
+    pub(crate) fn finished(&self, operation: Operation, took: Duration, fault: Option<FaultKind>) {
+        let meter = &self.operations[operation as usize];
+        meter.duration.observe(took);
+        if let Some(kind) = fault {
+            meter.failures.add_one(kind);
+        }
+    }
+
+    pub(crate) fn lost(&self, reason: LostReason) {
+        self.lost[reason as usize].add_one();
+    }
+
+    pub(crate) fn read(&self) -> LockStats {
+        let operation = |operation: &Operation| {
+            let meter = &self.operations[*operation as usize];
+            let duration_seconds = meter.duration.read();
+            let total = duration_seconds.counts.iter().sum();
+            let stats = OperationStats { total, failures_total: meter.failures.read(), duration_seconds };
+            (operation.as_str().to_owned(), stats)
+        };
+        let lost = |(reason, count): (&LostReason, &Counter)| (reason.as_str().to_owned(), count.get());
+        LockStats {
+            operations: Operation::ALL.iter().map(operation).collect(),
+            contended_total: self.contended.get(),
+            lost_total: LostReason::ALL.iter().zip(&self.lost).map(lost).collect(),
+            held_seconds: self.held.read(),
+            extend_margin_seconds: self.extend_margin.read(),
+            fencing_rejections_total: self.fencing_rejections.get(),
+            late_total: self.late.get(),
+            script_reloads_total: self.script_reloads.get(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket() {
+        let timer = Timer::new(&[0.001, 1.0]);
+        for millis in [0, 1, 2, 1000, 1001] {
+            timer.observe(Duration::from_millis(millis));
+        }
+        let read = timer.read();
+        assert_eq!(read.counts, [2, 2, 1]);
+        assert!((read.sum - 2.004).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,93 @@
+//! [`AnyStore`]: the store that a URL names.
+//!
+//! An enum and not a trait object: a boxed future for each operation would be an allocation for each operation.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+#[cfg(feature = "memory")]
+use super::memory::MemoryStore;
+use super::{Acquired, Ask, Extended, Forced, Released, Settings, Store, Whose, redis::RedisStore};
+use crate::{ConnectError, Fault, Occupant, PoolStats, RequestId, ServerReport, Tag, Ttl, meter::LockMeter};
+
+#[derive(Debug)]
+pub(crate) enum AnyStore {
+    Redis(Box<RedisStore>),
+    #[cfg(feature = "memory")]
+    Memory(MemoryStore),
+}
+
+impl AnyStore {
+    pub(crate) async fn redis(settings: Settings<'_>, meter: Arc<LockMeter>) -> Result<Self, ConnectError> {
+        Ok(Self::Redis(Box::new(RedisStore::connect(settings, meter).await?)))
+    }
+
+    #[cfg(feature = "memory")]
+    pub(crate) fn memory(name: Option<&str>) -> Self {
+        Self::Memory(MemoryStore::open(name))
+    }
+
+    pub(crate) fn pool(&self) -> PoolStats {
+        match self {
+            Self::Redis(store) => store.pool(),
+            #[cfg(feature = "memory")]
+            Self::Memory(store) => store.pool(),
+        }
+    }
+
+    pub(crate) fn report(&self) -> ServerReport {
+        match self {
+            Self::Redis(store) => store.report().clone(),
+            #[cfg(feature = "memory")]
+            Self::Memory(store) => store.report(),
+        }
+    }
+}
+
+macro_rules! either {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            AnyStore::Redis($store) => $call.await,
+            #[cfg(feature = "memory")]
+            AnyStore::Memory($store) => $call.await,
+        }
+    };
+}
+
+impl Store for AnyStore {
+    async fn acquire(&self, ask: Ask<'_>, deadline: Instant) -> Result<Acquired, Fault> {
+        either!(self, store => store.acquire(ask, deadline))
+    }
+
+    async fn extend(
+        &self,
+        whose: Whose<'_>,
+        ttl: Ttl,
+        shorten: bool,
+        deadline: Instant,
+    ) -> Result<Extended, Fault> {
+        either!(self, store => store.extend(whose, ttl, shorten, deadline))
+    }
+
+    async fn release(
+        &self,
+        whose: Whose<'_>,
+        request: RequestId,
+        deadline: Instant,
+    ) -> Result<Released, Fault> {
+        either!(self, store => store.release(whose, request, deadline))
+    }
+
+    async fn force_release(&self, tag: &Tag, deadline: Instant) -> Result<Forced, Fault> {
+        either!(self, store => store.force_release(tag, deadline))
+    }
+
+    async fn inspect(&self, tag: &Tag, deadline: Instant) -> Result<Option<Occupant>, Fault> {
+        either!(self, store => store.inspect(tag, deadline))
+    }
+
+    async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {
+        either!(self, store => store.list(deadline))
+    }
+}

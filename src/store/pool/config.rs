@@ -1,0 +1,47 @@
+//! [`PoolConfig`]: how many connections, how full, how patient.
+
+use std::time::Duration;
+
+/// How many connections to Redis the process may have, and how it uses them.
+///
+/// A connection is shared: it carries up to `depth` operations at a time. 50 workers need 4 connections, not 50.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// The most connections that the process ever has to a server, everything included: those being opened and those
+    /// being closed too. Default 20, what the hosted Redis of the incident could spare; 1 to 1000.
+    pub max_connections: u32,
+    /// Operations that a connection carries at a time. Default 16 (see `docs/adr/`); 1 to 1024. With 1 a connection
+    /// belongs to one operation at a time, as in a classical pool.
+    pub depth: u32,
+    /// How long a connection may be without work before it is closed; one stays open. Default 60 s; 10 ms to 1 day.
+    pub idle_timeout: Duration,
+    /// How many calls may wait for a connection; one more is refused at once. Default 160, eight times the default
+    /// maximum; 0 to 100,000.
+    pub max_waiters: u32,
+    /// How long opening a connection may take: TCP, TLS and handshake. Default 5 s; 10 ms to 1 min.
+    pub connect_timeout: Duration,
+    /// How long a reply may take; the deadline of a call shortens it. Default 5 s; 10 ms to 1 min.
+    pub response_timeout: Duration,
+    /// After how long without work a connection is tested before it is used again. Default 30 s; 10 ms to 1 day.
+    pub idle_test: Duration,
+    /// Connections opened at the same time. Default 4, so that a recovering server does not meet a herd; 1 to 100.
+    pub dials: u32,
+    /// Attempts per second to open a connection after one has failed. Default 4; 1 to 100.
+    pub dials_per_second: u32,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 20,
+            depth: 16,
+            idle_timeout: Duration::from_secs(60),
+            max_waiters: 160,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(5),
+            idle_test: Duration::from_secs(30),
+            dials: 4,
+            dials_per_second: 4,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The pool of lanes: never more connections than were given, shared by many operations.
+//!
+//! A **lane** is one connection that carries up to `depth` operations at a time. Redis answers in order, so sharing costs
+//! nothing but the wait behind slow neighbours, and saves the system calls and the connections: one lane does the work of ten
+//! exclusive connections (docs/benchmarks.md).
+//!
+//! # What it promises
+//! - `max_connections` bounds every socket, from the first packet of its dial until it is closed. The count falls when the
+//!   driver's task has dropped the socket, not when we decide to.
+//! - A slot returns with the reply. A caller who gives up frees nothing early and destroys nothing.
+//! - Dials and tests run in tasks of their own.
+//! - One timeout layer for each command, one deadline for checkout and command together.
+//!
+//! # Why the slots are ours
+//! deadpool hands out exclusive objects and tests each at checkout; lanes are shared, drained and limited by the server. Its
+//! pool would hold nothing but our wrappers (docs/adr/0001-own-slots.md), so deadpool-redis dials and tests, and [`Slots`]
+//! decides.
+
+mod config;
+mod dial;
+mod growth;
+mod lane;
+mod meter;
+mod slots;
+mod usage;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::SystemTime,
+};
+
+use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
+use tokio::{sync::Notify, time::Instant};
+
+pub use self::config::PoolConfig;
+pub(crate) use self::{dial::Dialler, slots::Way};
+use self::{
+    lane::{Permit, Watch},
+    meter::PoolMeter,
+    slots::{Checkout, LaneId, Slots, WaiterId, Work},
+};
+use super::classify;
+use crate::{ClosedReason, Fault, FaultKind, PoolAlert, PoolReport, PoolStats, PoolStatus};
+
+/// Above this share of the limit an operator should look.
+const HIGH_UTILIZATION: f64 = 80.0;
+
+/// The connections of one process to one server.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+}
+
+/// What a command was answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) value: Value,
+    /// When the command was handed to the connection.
+    pub(crate) sent: Instant,
+}
+
+/// Why a command was not answered.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The server does not know the script: it was restarted or told to forget. Nothing is wrong.
+    NoScript,
+    Fault(Fault),
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+type LaneWork = Work<MultiplexedConnection, Permit>;
+
+struct Shared {
+    config: PoolConfig,
+    dialler: Dialler,
+    runtime: tokio::runtime::Handle,
+    slots: Mutex<Slots<MultiplexedConnection, Permit>>,
+    meter: PoolMeter,
+    /// Wakes the keeper before its time.
+    wake: Arc<Notify>,
+}
+
+impl Pool {
+    /// Opens the first lane.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    pub(crate) async fn open(dialler: Dialler, config: PoolConfig) -> Result<Self, Fault> {
+        let shared = Arc::new(Shared {
+            slots: Mutex::new(Slots::new(config.clone(), Instant::now())),
+            config,
+            dialler,
+            runtime: tokio::runtime::Handle::current(),
+            meter: PoolMeter::default(),
+            wake: Arc::new(Notify::new()),
+        });
+        shared.lock().begin_dial();
+        let pool = Self { shared };
+        let first = pool.shared.clone();
+        let dialled = pool.shared.runtime.spawn(async move { first.dial().await });
+        dialled.await.unwrap_or_else(|gone| Err(Fault::new(FaultKind::Other, gone)))?;
+        pool.shared.runtime.spawn(keep(Arc::downgrade(&pool.shared), pool.shared.wake.clone()));
+        Ok(pool)
+    }
+
+    /// Sends one command and awaits its reply, both until `deadline` at the latest.
+    ///
+    /// # Cancel safety
+    /// Dropped, the command may have been sent and may take effect; its slot returns with the reply.
+    pub(crate) async fn call(&self, cmd: Cmd, way: Way, deadline: Instant) -> Result<Reply, Refusal> {
+        let permit = self.checkout(way, deadline).await?;
+        let sent = permit.since();
+        let mut flight = permit.send(cmd);
+        match tokio::time::timeout_at(flight.until(deadline), &mut flight).await {
+            Ok(Ok(value)) => Ok(Reply { value, sent }),
+            Ok(Err(error)) if error.code() == Some("NOSCRIPT") => Err(Refusal::NoScript),
+            Ok(Err(error)) => Err(classify::of_command(error).into()),
+            Err(elapsed) => {
+                flight.give_up();
+                Err(Fault::new(FaultKind::Timeout, elapsed).into())
+            }
+        }
+    }
+
+    async fn checkout(&self, way: Way, deadline: Instant) -> Result<Permit, Fault> {
+        let now = Instant::now();
+        let shared = &self.shared;
+        let (checkout, work) = shared.lock().checkout(now, way);
+        shared.perform(work);
+        let slot = match checkout {
+            Checkout::Granted(grant) => Ok(Permit::new(shared.clone(), grant)),
+            Checkout::Saturated => Err(FaultKind::Saturated),
+            Checkout::Waiting(id, receiver) => {
+                let _line = InLine { shared, id };
+                match tokio::time::timeout_at(deadline, receiver).await {
+                    Ok(Ok(slot)) => slot,
+                    Ok(Err(_dropped)) => Err(FaultKind::Disconnected),
+                    Err(_elapsed) => Err(FaultKind::CheckoutTimeout),
+                }
+            }
+        };
+        shared.meter.checkout_wait.observe(now.elapsed());
+        slot.map_err(|kind| {
+            shared.meter.checkout_failures.add_one(kind);
+            kind.into()
+        })
+    }
+
+    /// What the pool counts, and its state now.
+    pub(crate) fn read(&self) -> PoolStats {
+        let Shared { config, meter, .. } = &*self.shared;
+        let mut slots = self.shared.lock();
+        let census = slots.census(Instant::now());
+        let (limit, limit_reason) = (slots.growth.limit, slots.growth.reason);
+        let usage = &slots.usage;
+        let peak = usage.peak();
+        let (active, saturated, exhausted) = (usage.active, usage.saturated, usage.exhausted);
+        drop(slots);
+        let percent = census.level.percent();
+        PoolStats {
+            report: PoolReport {
+                max_connections: config.max_connections,
+                active_connections: census.level.active,
+                available_connections: limit.saturating_sub(census.level.active),
+                utilization_percent: percent,
+                status: if census.open > 0 { PoolStatus::Healthy } else { PoolStatus::Unhealthy },
+                alert: (percent > HIGH_UTILIZATION).then_some(PoolAlert::HighUtilization),
+                timestamp: SystemTime::now(),
+            },
+            name: "redis".to_owned(),
+            limit,
+            limit_reason,
+            depth: config.depth,
+            idle_connections: census.idle,
+            connecting_connections: census.dialling,
+            draining_connections: census.draining,
+            in_flight: census.in_flight,
+            slots: census.open * config.depth,
+            waiting: census.waiting,
+            oldest_waiting_seconds: census.oldest_waiting.as_secs_f64(),
+            peak_active_connections: peak,
+            active_connection_seconds_total: active.as_secs_f64(),
+            saturated_seconds_total: saturated.as_secs_f64(),
+            exhausted_seconds_total: exhausted.as_secs_f64(),
+            checkout_wait_seconds: meter.checkout_wait.read(),
+            checkout_failures_total: meter.checkout_failures.read(),
+            connection_use_seconds: meter.connection_use.read(),
+            connection_create_seconds: meter.connection_create.read(),
+            connection_create_failures_total: meter.create_failures.read(),
+            connections_closed_total: meter.read_closed(),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.wake.notify_one();
+    }
+}
+
+/// A place in the line; dropped, it is left.
+struct InLine<'a> {
+    shared: &'a Arc<Shared>,
+    id: WaiterId,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        let work = self.shared.lock().leave(Instant::now(), self.id);
+        self.shared.perform(work);
+    }
+}
+
+impl Shared {
+    /// The lock is held for a few lines, and never while anything else is called: a panic cannot leave the slots half-changed.
+    fn lock(&self) -> MutexGuard<'_, Slots<MultiplexedConnection, Permit>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn evict(self: &Arc<Self>, lane: LaneId, reason: ClosedReason) {
+        let work = self.lock().evict(Instant::now(), lane, reason);
+        self.perform(work);
+    }
+
+    /// Does what the slots decided. The lock must not be held: a grant that nobody takes returns through it.
+    fn perform(self: &Arc<Self>, work: LaneWork) {
+        let Work { grants, refusals, tests, drops, dials, closed } = work;
+        for reason in closed {
+            self.meter.closed(reason);
+        }
+        drop(drops);
+        for (sender, grant) in grants {
+            // Whoever has left since drops the permit here, and the next in line is served.
+            drop(sender.send(Ok(Permit::new(self.clone(), grant))));
+        }
+        for (sender, kind) in refusals {
+            drop(sender.send(Err(kind)));
+        }
+        for _ in 0..dials {
+            let shared = self.clone();
+            self.runtime.spawn(async move { shared.dial().await });
+        }
+        for test in tests {
+            let shared = self.clone();
+            self.runtime.spawn(async move {
+                let passed = shared.dialler.test(test.connection).await;
+                let work = shared.lock().tested(Instant::now(), test.lane, passed);
+                shared.perform(work);
+            });
+        }
+    }
+
+    /// Opens a lane in a place that was taken for it.
+    async fn dial(self: &Arc<Self>) -> Result<(), Fault> {
+        let started = Instant::now();
+        let lane = Arc::new(OnceLock::new());
+        let watch = Watch::new(self, lane.clone());
+        match self.dialler.dial(watch).await {
+            Ok(connection) => {
+                self.meter.connection_create.observe(started.elapsed());
+                let (id, work) = self.lock().dialled(Instant::now(), connection);
+                // A connection that broke before this line is found broken by its first operation.
+                let _ = lane.set(id);
+                self.perform(work);
+                Ok(())
+            }
+            Err(fault) => {
+                self.meter.create_failures.add_one(fault.kind());
+                tracing::warn!(kind = fault.kind().as_str(), "a connection to redis could not be opened");
+                let work = self.lock().dial_failed(Instant::now(), fault.kind());
+                self.perform(work);
+                if fault.kind() == FaultKind::ClosedInHandshake {
+                    self.confirm_limit().await;
+                }
+                // The keeper knows when to try again.
+                self.wake.notify_one();
+                Err(fault)
+            }
+        }
+    }
+
+    /// Asks a living lane whether the server is at its client limit: whoever is turned away is hardly ever told.
+    async fn confirm_limit(&self) {
+        let Some(mut connection) = self.lock().any_connection() else { return };
+        let mut info = redis::cmd("INFO");
+        info.arg("clients");
+        let asked = connection.send_packed_command(&info);
+        let Ok(Ok(reply)) = tokio::time::timeout(self.config.connect_timeout, asked).await else { return };
+        if is_at_client_limit(reply).unwrap_or(false) {
+            self.lock().growth.confirmed();
+        }
+    }
+}
+
+/// Whether `INFO clients` shows no room for another client. One less is counted as full: somebody may have left since.
+fn is_at_client_limit(reply: Value) -> RedisResult<bool> {
+    let info: redis::InfoDict = redis::from_redis_value(reply)?;
+    let clients: Option<u64> = info.get("connected_clients");
+    let limit: Option<u64> = info.get("maxclients");
+    Ok(clients.zip(limit).is_some_and(|(clients, limit)| clients + 1 >= limit))
+}
+
+/// Closes and tests idle lanes, and dials again after a pause, until the pool is gone.
+async fn keep(shared: std::sync::Weak<Shared>, wake: Arc<Notify>) {
+    loop {
+        let next = {
+            let Some(shared) = shared.upgrade() else { return };
+            let now = Instant::now();
+            let work = shared.lock().tick(now);
+            shared.perform(work);
+            shared.lock().next_tick(now)
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = wake.notified() => {}
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("config", &self.config).finish_non_exhaustive()
+    }
+}

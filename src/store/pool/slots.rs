@@ -1,0 +1,455 @@
+//! [`Slots`]: who may send on which connection, decided under one short lock.
+//!
+//! Pure: it takes `now`, does no I/O and calls nobody. What is to be done afterwards (hand a slot to a waiter, open, test or
+//! drop a connection) comes back as [`Work`], which the pool performs after it has let go of the lock.
+//!
+//! # What it promises
+//! - `places` counts every socket: open, draining, closing, being opened. It never exceeds the maximum.
+//! - An operation goes to the first lane with room, so that few lanes are busy and many can be closed.
+//! - A lane that was evicted takes no new operation and keeps its place until its socket is gone.
+//! - Extends and releases are served before acquires and reads.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    PoolConfig,
+    growth::Growth,
+    usage::{Level, Usage},
+};
+use crate::{ClosedReason, FaultKind};
+
+/// A lane whose oldest operation is older than this takes no new one.
+const STALLED: Duration = Duration::from_secs(1);
+
+/// Names a lane; a younger one has a larger id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LaneId(u64);
+
+/// What an operation asks of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Extend and release: served first.
+    Urgent,
+    /// Acquire and read.
+    Ordinary,
+    /// Long replies: a lane that carries nothing else meanwhile, where more than one connection is allowed.
+    Alone,
+}
+
+/// A slot of a lane, not yet guarded.
+#[derive(Debug)]
+pub(super) struct Grant<C> {
+    pub(super) lane: LaneId,
+    pub(super) connection: C,
+}
+
+pub(super) type Slot<P> = Result<P, FaultKind>;
+
+pub(super) enum Checkout<C, P> {
+    Granted(Grant<C>),
+    Waiting(WaiterId, oneshot::Receiver<Slot<P>>),
+    Saturated,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WaiterId(u64);
+
+struct Waiter<P> {
+    id: WaiterId,
+    since: Instant,
+    sender: oneshot::Sender<Slot<P>>,
+}
+
+/// What the pool does after it has let go of the lock.
+#[must_use]
+pub(super) struct Work<C, P> {
+    pub(super) grants: Vec<(oneshot::Sender<Slot<P>>, Grant<C>)>,
+    pub(super) refusals: Vec<(oneshot::Sender<Slot<P>>, FaultKind)>,
+    pub(super) tests: Vec<Grant<C>>,
+    /// Connections to drop: dropping the last handle closes the socket.
+    pub(super) drops: Vec<C>,
+    pub(super) dials: u32,
+    /// Closed lanes, to be counted.
+    pub(super) closed: Vec<ClosedReason>,
+}
+
+impl<C, P> Work<C, P> {
+    fn none() -> Self {
+        Self {
+            grants: Vec::new(),
+            refusals: Vec::new(),
+            tests: Vec::new(),
+            drops: Vec::new(),
+            dials: 0,
+            closed: Vec::new(),
+        }
+    }
+}
+
+struct Lane<C> {
+    id: LaneId,
+    connection: C,
+    /// When the operations in flight were started; replies come in the order of the requests, so the front is the oldest.
+    started: VecDeque<Instant>,
+    /// When the last operation ended, or the lane was opened or tested.
+    idle_since: Instant,
+    proven_at: Instant,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Carries one operation, or is being emptied for one, and takes no other.
+    Alone,
+    Testing,
+    Evicted,
+}
+
+impl<C> Lane<C> {
+    fn has_room(&self, now: Instant, depth: usize) -> bool {
+        let stalled =
+            self.started.front().is_some_and(|&oldest| now.saturating_duration_since(oldest) > STALLED);
+        self.state == State::Open && self.started.len() < depth && !stalled
+    }
+
+    fn is_idle(&self) -> bool {
+        self.started.is_empty()
+    }
+}
+
+/// Counts of the moment, for the stats.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Census {
+    pub(super) level: Level,
+    pub(super) open: u32,
+    pub(super) idle: u32,
+    pub(super) dialling: u32,
+    pub(super) draining: u32,
+    pub(super) in_flight: u32,
+    pub(super) waiting: u32,
+    pub(super) oldest_waiting: Duration,
+}
+
+pub(super) struct Slots<C, P> {
+    config: PoolConfig,
+    lanes: Vec<Lane<C>>,
+    /// Sockets that exist or are being opened.
+    places: u32,
+    dialling: u32,
+    busy: u32,
+    urgent: VecDeque<Waiter<P>>,
+    ordinary: VecDeque<Waiter<P>>,
+    alone: VecDeque<Waiter<P>>,
+    last_waiter: u64,
+    last_lane: u64,
+    pub(super) growth: Growth,
+    pub(super) usage: Usage,
+}
+
+impl<C: Clone, P> Slots<C, P> {
+    pub(super) fn new(config: PoolConfig, now: Instant) -> Self {
+        Self {
+            growth: Growth::new(&config),
+            config,
+            lanes: Vec::new(),
+            places: 0,
+            dialling: 0,
+            busy: 0,
+            urgent: VecDeque::new(),
+            ordinary: VecDeque::new(),
+            alone: VecDeque::new(),
+            last_waiter: 0,
+            last_lane: 0,
+            usage: Usage::new(now),
+        }
+    }
+
+    /// A slot for one operation, or a place in the line.
+    pub(super) fn checkout(&mut self, now: Instant, way: Way) -> (Checkout<C, P>, Work<C, P>) {
+        let mut work = Work::none();
+        let way = if self.config.max_connections == 1 && way == Way::Alone { Way::Ordinary } else { way };
+        // Nobody overtakes those who wait already.
+        let overtakes = match way {
+            Way::Urgent => !self.urgent.is_empty(),
+            Way::Ordinary => !self.urgent.is_empty() || !self.ordinary.is_empty(),
+            Way::Alone => !self.alone.is_empty(),
+        };
+        if !overtakes && let Some(grant) = self.take(now, way, &mut work) {
+            return (Checkout::Granted(grant), work);
+        }
+        if self.waiting() >= self.config.max_waiters {
+            return (Checkout::Saturated, work);
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.last_waiter += 1;
+        let id = WaiterId(self.last_waiter);
+        self.line(way).push_back(Waiter { id, since: now, sender });
+        self.settle_all(now, &mut work);
+        (Checkout::Waiting(id, receiver), work)
+    }
+
+    /// A waiter went away before it was served.
+    pub(super) fn leave(&mut self, now: Instant, id: WaiterId) -> Work<C, P> {
+        for line in [&mut self.urgent, &mut self.ordinary, &mut self.alone] {
+            line.retain(|waiter| waiter.id != id);
+        }
+        let mut work = Work::none();
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// An operation ended: its reply came, or nobody will ever wait for it again.
+    pub(super) fn give_back(&mut self, now: Instant, id: LaneId, evict: Option<ClosedReason>) -> Work<C, P> {
+        let mut work = Work::none();
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) {
+            lane.started.pop_front();
+            if evict.is_none() && lane.state != State::Evicted {
+                lane.proven_at = now;
+            }
+            if lane.is_idle() {
+                lane.idle_since = now;
+                self.busy -= 1;
+                if lane.state == State::Alone {
+                    lane.state = State::Open;
+                }
+            }
+        }
+        match evict {
+            Some(reason) => self.evict_through(id, reason, &mut work),
+            None => self.bury(&mut work),
+        }
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// Evicts a lane and all older ones: what broke it is likely to have broken them.
+    pub(super) fn evict(&mut self, now: Instant, id: LaneId, reason: ClosedReason) -> Work<C, P> {
+        let mut work = Work::none();
+        self.evict_through(id, reason, &mut work);
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// Takes a place for a connection that is opened without anyone waiting.
+    pub(super) fn begin_dial(&mut self) {
+        self.places += 1;
+        self.dialling += 1;
+    }
+
+    /// A connection was opened.
+    pub(super) fn dialled(&mut self, now: Instant, connection: C) -> (LaneId, Work<C, P>) {
+        self.dialling -= 1;
+        self.last_lane += 1;
+        let id = LaneId(self.last_lane);
+        let started = VecDeque::with_capacity(self.config.depth.min(64) as usize);
+        let lane = Lane { id, connection, started, idle_since: now, proven_at: now, state: State::Open };
+        self.lanes.push(lane);
+        self.growth.opened(self.lanes.len() as u32);
+        let mut work = Work::none();
+        self.settle_all(now, &mut work);
+        (id, work)
+    }
+
+    /// A connection could not be opened; its place comes back when its socket is gone.
+    pub(super) fn dial_failed(&mut self, now: Instant, kind: FaultKind) -> Work<C, P> {
+        self.dialling -= 1;
+        self.growth.failed(now, kind, self.lanes.len() as u32);
+        let mut work = Work::none();
+        if self.dialling == 0 && !self.lanes.iter().any(|lane| lane.state != State::Evicted) {
+            let lines = [&mut self.urgent, &mut self.ordinary, &mut self.alone];
+            work.refusals.extend(
+                lines.into_iter().flat_map(|line| line.drain(..)).map(|waiter| (waiter.sender, kind)),
+            );
+        }
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// The socket of a place is gone.
+    pub(super) fn place_freed(&mut self, now: Instant) -> Work<C, P> {
+        self.places -= 1;
+        let mut work = Work::none();
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// A long-idle lane was tested.
+    pub(super) fn tested(&mut self, now: Instant, id: LaneId, passed: bool) -> Work<C, P> {
+        if !passed {
+            return self.evict(now, id, ClosedReason::FailedTest);
+        }
+        let mut work = Work::none();
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id && lane.state == State::Testing) {
+            lane.state = State::Open;
+            lane.proven_at = now;
+        }
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// Closes and tests what has been idle long enough; at most one lane stays without work.
+    pub(super) fn tick(&mut self, now: Instant) -> Work<C, P> {
+        let mut work = Work::none();
+        let mut open = self.lanes.iter().filter(|lane| lane.state != State::Evicted).count();
+        for lane in self.lanes.iter_mut().rev().filter(|lane| lane.state == State::Open && lane.is_idle()) {
+            let idle_for = |since| now.saturating_duration_since(since);
+            if open > 1 && idle_for(lane.idle_since) >= self.config.idle_timeout {
+                open -= 1;
+                lane.state = State::Evicted;
+                work.closed.push(ClosedReason::IdleTimeout);
+            } else if idle_for(lane.proven_at) >= self.config.idle_test {
+                lane.state = State::Testing;
+                work.tests.push(Grant { lane: lane.id, connection: lane.connection.clone() });
+            }
+        }
+        self.bury(&mut work);
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// When the pool has something to do although nobody calls it.
+    pub(super) fn next_tick(&self, now: Instant) -> Instant {
+        let rhythm =
+            Duration::from_millis(500).min(self.config.idle_timeout / 2).min(self.config.idle_test / 2);
+        let regular = now + rhythm.max(Duration::from_millis(5));
+        match self.growth.resumes_at() {
+            Some(then) if then > now && self.waiting() > 0 => regular.min(then),
+            _ => regular,
+        }
+    }
+
+    /// A connection to ask the server something, if any is open.
+    pub(super) fn any_connection(&self) -> Option<C> {
+        self.lanes.iter().find(|lane| lane.state == State::Open).map(|lane| lane.connection.clone())
+    }
+
+    pub(super) fn census(&mut self, now: Instant) -> Census {
+        let level = self.level();
+        self.usage.update(now, level);
+        let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
+        let idle = open.clone().filter(|lane| lane.is_idle()).count() as u32;
+        let open = open.count() as u32;
+        let fronts = [&self.urgent, &self.ordinary, &self.alone];
+        let oldest = fronts.iter().filter_map(|line| line.front()).map(|waiter| waiter.since).min();
+        Census {
+            level,
+            open,
+            idle,
+            dialling: self.dialling,
+            draining: self.places.saturating_sub(self.dialling + open),
+            in_flight: self.lanes.iter().map(|lane| lane.started.len() as u32).sum(),
+            waiting: self.waiting(),
+            oldest_waiting: oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+        }
+    }
+
+    fn level(&self) -> Level {
+        Level { active: self.busy, limit: self.growth.limit, waiting: self.waiting() > 0 }
+    }
+
+    /// The integrals need a look only when the level changes.
+    fn note(&mut self, now: Instant) {
+        let level = self.level();
+        if level != self.usage.level() {
+            self.usage.update(now, level);
+        }
+    }
+
+    fn waiting(&self) -> u32 {
+        (self.urgent.len() + self.ordinary.len() + self.alone.len()) as u32
+    }
+
+    fn line(&mut self, way: Way) -> &mut VecDeque<Waiter<P>> {
+        match way {
+            Way::Urgent => &mut self.urgent,
+            Way::Ordinary => &mut self.ordinary,
+            Way::Alone => &mut self.alone,
+        }
+    }
+
+    /// Takes a slot of the first lane with room; a lane that has been idle for long is sent to its test instead.
+    fn take(&mut self, now: Instant, way: Way, work: &mut Work<C, P>) -> Option<Grant<C>> {
+        let depth = self.config.depth as usize;
+        for lane in &mut self.lanes {
+            if !lane.has_room(now, depth) || (way == Way::Alone && !lane.is_idle()) {
+                continue;
+            }
+            if lane.is_idle() && now.saturating_duration_since(lane.proven_at) >= self.config.idle_test {
+                lane.state = State::Testing;
+                work.tests.push(Grant { lane: lane.id, connection: lane.connection.clone() });
+                continue;
+            }
+            if lane.is_idle() {
+                self.busy += 1;
+            }
+            if way == Way::Alone {
+                lane.state = State::Alone;
+            }
+            lane.started.push_back(now);
+            let grant = Grant { lane: lane.id, connection: lane.connection.clone() };
+            self.note(now);
+            return Some(grant);
+        }
+        None
+    }
+
+    /// Serves who can be served, opens what must be opened, and takes note of the level.
+    fn settle_all(&mut self, now: Instant, work: &mut Work<C, P>) {
+        for way in [Way::Alone, Way::Urgent, Way::Ordinary] {
+            while !self.line(way).is_empty() {
+                let Some(grant) = self.take(now, way, work) else { break };
+                if let Some(waiter) = self.line(way).pop_front() {
+                    work.grants.push((waiter.sender, grant));
+                }
+            }
+        }
+        while self.wants_dial() && self.growth.allows(now, self.places, self.dialling) {
+            self.begin_dial();
+            work.dials += 1;
+        }
+        self.reserve();
+        self.note(now);
+    }
+
+    fn wants_dial(&self) -> bool {
+        let shared = (self.urgent.len() + self.ordinary.len()).div_ceil(self.config.depth as usize);
+        (self.dialling as usize) < shared + self.alone.len()
+    }
+
+    /// Empties a lane for who wants one alone and cannot have a new one.
+    fn reserve(&mut self) {
+        let reserved = self.lanes.iter().any(|lane| lane.state == State::Alone);
+        if self.alone.is_empty() {
+            // Whoever it was emptied for has gone: a lane that carries exactly its one operation stays alone.
+            for lane in
+                self.lanes.iter_mut().filter(|lane| lane.state == State::Alone && lane.started.len() != 1)
+            {
+                lane.state = State::Open;
+            }
+        } else if !reserved && self.dialling == 0 {
+            let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open);
+            if let Some(lane) = open.min_by_key(|lane| lane.started.len()) {
+                lane.state = State::Alone;
+            }
+        }
+    }
+
+    fn evict_through(&mut self, id: LaneId, reason: ClosedReason, work: &mut Work<C, P>) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.id <= id && lane.state != State::Evicted) {
+            lane.state = State::Evicted;
+            work.closed.push(reason);
+        }
+        self.bury(work);
+    }
+
+    /// Lets go of evicted lanes whose last operation has ended.
+    fn bury(&mut self, work: &mut Work<C, P>) {
+        if self.lanes.iter().any(|lane| lane.state == State::Evicted && lane.is_idle()) {
+            let gone = self.lanes.extract_if(.., |lane| lane.state == State::Evicted && lane.is_idle());
+            work.drops.extend(gone.map(|lane| lane.connection));
+        }
+    }
+}

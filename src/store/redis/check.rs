@@ -1,0 +1,147 @@
+//! The look at the server when the first connection is open: can it keep locks, and what should an operator change?
+
+use std::time::SystemTime;
+
+use redis::{Cmd, InfoDict, Value};
+use tokio::time::Instant;
+
+use super::{
+    RedisStore,
+    reply::unexpected,
+    script,
+    wire::{Key, server_time},
+};
+use crate::{
+    ConnectError, Fault, FaultKind, ServerReport, Warning,
+    store::pool::{Refusal, Way},
+};
+
+/// The scripts need flags, which are new in this version.
+const OLDEST_MAJOR: u64 = 7;
+
+impl RedisStore {
+    /// Asks the server for its version, role, memory policy, persistence, limit and time, and whether it runs our scripts.
+    ///
+    /// # Errors
+    /// [`ConnectError::TooOld`], or the [`Fault`] that kept the server from answering.
+    pub(super) async fn check(&self, deadline: Instant) -> Result<ServerReport, ConnectError> {
+        let mut report = ServerReport::default();
+        let mut warn = |name: &str, message: String| {
+            tracing::warn!(warning = name, "{message}");
+            report.warnings.push(Warning { name: name.to_owned(), message });
+        };
+
+        let (time, sent) = self.plain(redis::cmd("TIME"), deadline).await?;
+        let micros =
+            read_time(&time).ok_or_else(|| unexpected("a time", &time)).map_err(ConnectError::Fault)?;
+        self.clock.observe(sent, Instant::now(), micros);
+        let offset = seconds_between(server_time(micros), SystemTime::now());
+        if offset.abs() > 60.0 {
+            warn(
+                "clock_offset",
+                format!(
+                    "the server's clock is {offset:+.0} s off ours; set one of them right, fences follow the server's"
+                ),
+            );
+        }
+
+        let info = match self.plain(redis::cmd("INFO"), deadline).await {
+            Ok((reply, _)) => redis::from_redis_value::<InfoDict>(reply).ok(),
+            Err(ConnectError::Fault(fault)) if fault.kind() == FaultKind::Permission => {
+                warn("info_denied", "this user may not run INFO: version, role, memory policy and limit are unknown; grant +info".to_owned());
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let text = |name: &str| info.as_ref().and_then(|info| info.get::<String>(name)).unwrap_or_default();
+        let number = |name: &str| info.as_ref().and_then(|info| info.get::<u64>(name));
+        let version = text("redis_version");
+        let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
+        if major.is_some_and(|major| major < OLDEST_MAJOR) {
+            return Err(ConnectError::TooOld { found: version });
+        }
+
+        let policy = text("maxmemory_policy");
+        if !policy.is_empty() && policy != "noeviction" {
+            warn(
+                "eviction_policy",
+                format!(
+                    "maxmemory-policy is {policy}, which may evict locks when memory is full; set noeviction"
+                ),
+            );
+        }
+        let role = text("role");
+        if role == "slave" {
+            warn(
+                "replica",
+                "the server is a replica: reads work, every write is refused; connect to its master"
+                    .to_owned(),
+            );
+        }
+        let aof_enabled = number("aof_enabled") == Some(1);
+        if info.is_some() && !aof_enabled {
+            warn("no_append_only_file", "appendonly is off: a restart of the server loses the latest locks, or all; fences go on by its clock".to_owned());
+        }
+        let maxclients = number("maxclients");
+        let wanted = u64::from(self.pool.read().report.max_connections);
+        if let Some(limit) = maxclients.filter(|&limit| limit < wanted) {
+            warn(
+                "client_limit",
+                format!(
+                    "maxclients is {limit}, below our max_connections of {wanted}; lower max_connections or raise the limit"
+                ),
+            );
+        }
+        if let Err(fault) = self.try_script(deadline).await {
+            if fault.kind() != FaultKind::Permission {
+                return Err(ConnectError::Fault(fault));
+            }
+            warn("scripts_denied", "this user may not run EVAL and EVALSHA on our keys: no lock can be taken; grant +eval +evalsha and the key pattern".to_owned());
+        }
+
+        let run_id = text("run_id");
+        Ok(ServerReport {
+            version,
+            role,
+            run_id,
+            maxmemory_policy: policy,
+            aof_enabled,
+            maxclients,
+            clock_offset_seconds: offset,
+            ..report
+        })
+    }
+
+    /// Runs the script that reads, on a key of the prefix that no tag has.
+    async fn try_script(&self, deadline: Instant) -> Result<(), Fault> {
+        let key = |part| Key { prefix: &self.prefix, tag: "", part };
+        self.run(&script::INSPECT, Way::Ordinary, deadline, |cmd| {
+            cmd.arg(key("lock")).arg(key("fence"));
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn plain(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {
+        match self.pool.call(cmd, Way::Ordinary, deadline).await {
+            Ok(reply) => Ok((reply.value, reply.sent)),
+            Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(fault)),
+            Err(Refusal::NoScript) => Err(ConnectError::Fault(FaultKind::Protocol.into())),
+        }
+    }
+}
+
+/// The reply of TIME: seconds and microseconds.
+fn read_time(reply: &Value) -> Option<u64> {
+    let Value::Array(parts) = reply else { return None };
+    let [Value::BulkString(seconds), Value::BulkString(micros)] = &parts[..] else { return None };
+    let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+    number(seconds)?.checked_mul(1_000_000)?.checked_add(number(micros)?)
+}
+
+fn seconds_between(later: SystemTime, earlier: SystemTime) -> f64 {
+    match later.duration_since(earlier) {
+        Ok(ahead) => ahead.as_secs_f64(),
+        Err(behind) => -behind.duration().as_secs_f64(),
+    }
+}

@@ -1,0 +1,432 @@
+//! Locks in Redis: one script and one round trip for each operation.
+//!
+//! # What it promises
+//! - A write that arrives after its attempt's time does nothing (`not_after`, in the server's time).
+//! - An acquire with the token that already holds adopts its grant; a release with a request that is recorded is answered as
+//!   it was. So a lost reply can be asked for again.
+//! - A release or an extend touches only a lease of its holder whose fence is within its bounds: exactly the one that is
+//!   named, or one that was granted before the call was made.
+//! - Fences of a tag rise, also when their counter is lost: by the server's clock, and by the highest fence that this process
+//!   has seen.
+//!
+//! # How it fails
+//! With a [`Fault`] of a kind from the table in `classify`; nothing is retried here but a script that the server has forgotten
+//! and a call that came late because the server's clock had jumped.
+
+mod check;
+mod clock;
+mod reply;
+mod script;
+mod wire;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use redis::{Cmd, Value};
+use tokio::time::Instant;
+
+use self::{
+    clock::ServerClock,
+    reply::{Answer, unexpected, unknown_code},
+    script::Script,
+    wire::{Field, Key, kind_letter, read_key, read_lease, server_time},
+};
+use super::{
+    Acquired, Ask, Extended, Forced, NotYours, Released, Store, Whose,
+    pool::{Dialler, Pool, PoolConfig, Refusal, Way},
+};
+use crate::{
+    ConnectError, Fault, FaultKind, Fence, Lease, Occupant, PoolStats, RequestId, ServerReport, Tag, Ttl,
+    meter::LockMeter,
+};
+
+/// A fence that is further ahead of the server's clock than this, and of all that was seen, is not taken as a floor: it was
+/// not minted by that clock, and to count on from it would poison every tag.
+const FENCE_AHEAD: u64 = 60_000_000;
+
+/// How many keys a page of `list` looks at: some 50 µs of the server's time.
+const LIST_PAGE: u32 = 200;
+
+/// What a Redis store needs to know.
+#[derive(Debug)]
+pub(crate) struct Settings<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) ca: Option<Vec<u8>>,
+    pub(crate) prefix: &'a str,
+    pub(crate) fence_kept: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) pool: &'a PoolConfig,
+}
+
+#[derive(Debug)]
+pub(crate) struct RedisStore {
+    pool: Pool,
+    prefix: Arc<str>,
+    fence_kept_millis: u64,
+    response_timeout: Duration,
+    clock: ServerClock,
+    /// The highest fence that this process has seen.
+    floor: AtomicU64,
+    meter: Arc<LockMeter>,
+    report: ServerReport,
+}
+
+impl RedisStore {
+    /// Opens the first connection and looks at the server.
+    ///
+    /// # Errors
+    /// [`ConnectError`] — no connection, or a server that cannot run the scripts.
+    pub(super) async fn connect(settings: Settings<'_>, meter: Arc<LockMeter>) -> Result<Self, ConnectError> {
+        let Settings { url, ca, prefix, fence_kept, deadline, pool } = settings;
+        let name = format!("spool-lock:{prefix}");
+        let dialler = Dialler::new(url, ca, name, pool).map_err(|wrong| {
+            // The address was read before, so what is wrong is what this build can do with it.
+            ConnectError::Fault(Fault::new(FaultKind::Connect, wrong))
+        })?;
+        let pool_config = pool.clone();
+        let response_timeout = pool.response_timeout;
+        let pool = Pool::open(dialler, pool_config).await.map_err(ConnectError::Fault)?;
+        let mut store = Self {
+            pool,
+            prefix: prefix.into(),
+            fence_kept_millis: u64::try_from(fence_kept.as_millis()).unwrap_or(u64::MAX),
+            response_timeout,
+            clock: ServerClock::new(),
+            floor: AtomicU64::new(0),
+            meter,
+            report: ServerReport::default(),
+        };
+        store.report = store.check(Instant::now() + deadline).await?;
+        Ok(store)
+    }
+
+    pub(super) fn pool(&self) -> PoolStats {
+        self.pool.read()
+    }
+
+    pub(super) fn report(&self) -> &ServerReport {
+        &self.report
+    }
+
+    fn key<'a>(&'a self, tag: &'a Tag, part: &'static str) -> Key<'a> {
+        Key { prefix: &self.prefix, tag: tag.as_str(), part }
+    }
+
+    /// Runs a script, with its text where the server has forgotten it.
+    async fn run(
+        &self,
+        script: &Script,
+        way: Way,
+        deadline: Instant,
+        arguments: impl Fn(&mut Cmd),
+    ) -> Result<(Value, Instant), Fault> {
+        let command = |verb: &str, body: &str| {
+            let mut cmd = Cmd::with_capacity(13, 320);
+            cmd.arg(verb).arg(body).arg(script.keys);
+            arguments(&mut cmd);
+            cmd
+        };
+        let reply = match self.pool.call(command("EVALSHA", &script.hash), way, deadline).await {
+            Err(Refusal::NoScript) => {
+                self.meter.script_reloads.add_one();
+                self.pool.call(command("EVAL", script.text), way, deadline).await
+            }
+            reply => reply,
+        };
+        match reply {
+            Ok(reply) => Ok((reply.value, reply.sent)),
+            Err(Refusal::Fault(fault)) => Err(fault),
+            Err(Refusal::NoScript) => Err(Fault::new(FaultKind::Protocol, "NOSCRIPT in answer to EVAL")),
+        }
+    }
+
+    /// Runs a script whose reply begins with a code and the server's time.
+    async fn ask(
+        &self,
+        script: &Script,
+        way: Way,
+        deadline: Instant,
+        arguments: impl Fn(&mut Cmd),
+    ) -> Result<Answer, Fault> {
+        let (value, sent) = self.run(script, way, deadline, arguments).await?;
+        let answer = Answer::read(value)?;
+        self.clock.observe(sent, Instant::now(), answer.now_micros);
+        Ok(answer)
+    }
+
+    /// As [`ask`](Self::ask), for writes: `arguments` is given the `not_after` of the attempt. A live call that the server
+    /// finds late is sent once more, because then its clock has jumped and we know by how much.
+    async fn write(
+        &self,
+        script: &Script,
+        way: Way,
+        deadline: Instant,
+        arguments: impl Fn(&mut Cmd, u64),
+    ) -> Result<Answer, Fault> {
+        for _ in 0..2 {
+            let end = deadline.min(Instant::now() + self.response_timeout);
+            let not_after_millis = self.clock.at(end).div_ceil(1000);
+            let answer = self.ask(script, way, deadline, |cmd| arguments(cmd, not_after_millis)).await?;
+            if answer.code != 0 {
+                return Ok(answer);
+            }
+            self.meter.late.add_one();
+        }
+        Err(FaultKind::Late.into())
+    }
+
+    fn floor(&self) -> u64 {
+        self.floor.load(Relaxed)
+    }
+
+    /// Remembers a fence that was seen, unless no clock can have minted it.
+    fn saw(&self, fence: Fence, now_micros: u64) {
+        let floor = self.floor();
+        if fence.get() > floor && fence.get() <= now_micros.max(floor).saturating_add(FENCE_AHEAD) {
+            self.floor.fetch_max(fence.get(), Relaxed);
+        }
+    }
+
+    /// The lease that an answer shows: ttl and value.
+    fn lease(&self, tag: &Tag, answer: &mut Answer) -> Result<(Lease, Duration), Fault> {
+        let pttl = answer.pttl()?;
+        let value = answer.bytes()?;
+        let lease = read_lease(tag, &value, answer.now_micros, pttl)
+            .ok_or_else(|| Fault::new(FaultKind::NotALock, "the value at the key is not a lease"))?;
+        self.saw(lease.fence, answer.now_micros);
+        Ok((lease, pttl))
+    }
+
+    fn occupied(&self, tag: &Tag, answer: &mut Answer) -> Result<NotYours, Fault> {
+        Ok(NotYours::Occupied(self.lease(tag, answer)?.0.into()))
+    }
+
+    /// The fences that a call may touch. Without a fence it means the lease that stood when it was made: a later one has a
+    /// larger fence than the server's clock showed then.
+    fn bounds(&self, whose: &Whose<'_>, made: Instant) -> (u64, u64) {
+        match whose.fence {
+            Some(fence) => (fence.get(), fence.get()),
+            None => (0, self.clock.at(made).max(self.floor())),
+        }
+    }
+
+    /// Whether a lease that was found outside the bounds was within them after all, by what its answer told of the clock.
+    fn was_meant(&self, whose: &Whose<'_>, made: Instant, bound: u64, found: &NotYours) -> bool {
+        let NotYours::Occupied(occupant) = found else { return false };
+        whose.fence.is_none()
+            && occupant.holder == *whose.holder
+            && occupant.kind == whose.kind
+            && (bound + 1..=self.clock.at(made)).contains(&occupant.fence.get())
+    }
+}
+
+impl Store for RedisStore {
+    async fn acquire(&self, ask: Ask<'_>, deadline: Instant) -> Result<Acquired, Fault> {
+        let Ask { tag, holder, kind, token, ttl, note } = ask;
+        let floor = self.floor();
+        let token_text = token.text();
+        let mut answer = self
+            .write(&script::ACQUIRE, Way::Ordinary, deadline, |cmd, not_after| {
+                cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
+                cmd.arg(token_text.as_bytes()).arg(kind_letter(kind));
+                cmd.arg(Field(holder.id())).arg(Field(holder.name())).arg(Field(note));
+                cmd.arg(ttl.millis()).arg(not_after).arg(floor).arg(self.fence_kept_millis);
+            })
+            .await?;
+        match answer.code {
+            1 => {
+                let fence = answer.fence()?;
+                if fence.get() <= floor {
+                    return Err(Fault::new(
+                        FaultKind::FenceRegression,
+                        "the new fence is below one that was seen",
+                    ));
+                }
+                self.saw(fence, answer.now_micros);
+                let since = server_time(answer.now_micros);
+                Ok(Acquired::Granted(Lease {
+                    tag: tag.clone(),
+                    holder: holder.clone(),
+                    kind,
+                    token: Some(token),
+                    fence,
+                    since,
+                    expires_at: since + ttl.duration(),
+                    note: note.to_owned(),
+                }))
+            }
+            2 => Ok(Acquired::Granted(self.lease(tag, &mut answer)?.0)),
+            3 => {
+                let (lease, expires_in) = self.lease(tag, &mut answer)?;
+                if lease.holder == *holder && lease.kind == kind {
+                    return Ok(Acquired::AlreadyHeld(Lease { token: None, ..lease }));
+                }
+                Ok(Acquired::Contended { occupant: lease.into(), expires_in })
+            }
+            4 => Err(Fault::new(FaultKind::FenceRegression, "the next fence would not be an exact number")),
+            5 => Err(self.foreign(&mut answer)),
+            code => Err(unknown_code(code)),
+        }
+    }
+
+    async fn extend(
+        &self,
+        whose: Whose<'_>,
+        ttl: Ttl,
+        shorten: bool,
+        deadline: Instant,
+    ) -> Result<Extended, Fault> {
+        let made = Instant::now();
+        let mut again = false;
+        loop {
+            let (lowest, highest) = self.bounds(&whose, made);
+            let mut answer = self
+                .write(&script::EXTEND, Way::Urgent, deadline, |cmd, not_after| {
+                    cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
+                    cmd.arg(kind_letter(whose.kind)).arg(Field(whose.holder.id())).arg(lowest).arg(highest);
+                    cmd.arg(ttl.millis()).arg(u8::from(shorten)).arg(not_after).arg(self.fence_kept_millis);
+                })
+                .await?;
+            let not = match answer.code {
+                1 => {
+                    let (lease, _) = self.lease(whose.tag, &mut answer)?;
+                    let margin = answer.pttl()?;
+                    return Ok(Extended::Extended { lease: Lease { token: None, ..lease }, margin });
+                }
+                2 => NotYours::Free { last: answer.last()? },
+                3 => self.occupied(whose.tag, &mut answer)?,
+                5 => return Err(self.foreign(&mut answer)),
+                code => return Err(unknown_code(code)),
+            };
+            // Once: the bounds of the second try follow what the first one told of the server's clock.
+            if again || !self.was_meant(&whose, made, highest, &not) {
+                return Ok(Extended::Not(not));
+            }
+            again = true;
+        }
+    }
+
+    async fn release(
+        &self,
+        whose: Whose<'_>,
+        request: RequestId,
+        deadline: Instant,
+    ) -> Result<Released, Fault> {
+        let made = Instant::now();
+        let request = request.text();
+        let mut again = false;
+        loop {
+            let (lowest, highest) = self.bounds(&whose, made);
+            let mut answer = self
+                .write(&script::RELEASE, Way::Urgent, deadline, |cmd, not_after| {
+                    cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
+                    cmd.arg(request.as_bytes()).arg(kind_letter(whose.kind)).arg(Field(whose.holder.id()));
+                    cmd.arg(lowest).arg(highest).arg(not_after).arg(self.fence_kept_millis);
+                })
+                .await?;
+            let not = match answer.code {
+                1 => {
+                    let since = u64::try_from(answer.number()?).ok();
+                    let held = since.map(|millis| (answer.now_micros / 1000).saturating_sub(millis));
+                    return Ok(Released::Released { held: held.map(Duration::from_millis) });
+                }
+                2 => NotYours::Free { last: answer.last()? },
+                3 => self.occupied(whose.tag, &mut answer)?,
+                5 => return Err(self.foreign(&mut answer)),
+                code => return Err(unknown_code(code)),
+            };
+            // Once: the bounds of the second try follow what the first one told of the server's clock.
+            if again || !self.was_meant(&whose, made, highest, &not) {
+                return Ok(Released::Not(not));
+            }
+            again = true;
+        }
+    }
+
+    async fn force_release(&self, tag: &Tag, deadline: Instant) -> Result<Forced, Fault> {
+        let mut answer = self
+            .write(&script::FORCE_RELEASE, Way::Urgent, deadline, |cmd, not_after| {
+                cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
+                cmd.arg(not_after).arg(self.fence_kept_millis);
+            })
+            .await?;
+        match answer.code {
+            1 => Ok(Forced::Ended(self.lease(tag, &mut answer).ok().map(|(lease, _)| lease.into()))),
+            2 => Ok(Forced::Free { last: answer.last()? }),
+            code => Err(unknown_code(code)),
+        }
+    }
+
+    async fn inspect(&self, tag: &Tag, deadline: Instant) -> Result<Option<Occupant>, Fault> {
+        let mut answer = self
+            .ask(&script::INSPECT, Way::Ordinary, deadline, |cmd| {
+                cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
+            })
+            .await?;
+        match answer.code {
+            2 => Ok(None),
+            3 => Ok(Some(self.lease(tag, &mut answer)?.0.into())),
+            5 => Err(self.foreign(&mut answer)),
+            code => Err(unknown_code(code)),
+        }
+    }
+
+    async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {
+        let pattern = format!("{}:{{*}}:lock", self.prefix);
+        let mut cursor = b"0".to_vec();
+        // SCAN may name a key twice.
+        let mut found = std::collections::BTreeMap::new();
+        loop {
+            let arguments = |cmd: &mut Cmd| {
+                cmd.arg(&cursor[..]).arg(&pattern).arg(LIST_PAGE);
+            };
+            let (value, _) = self.run(&script::LIST, Way::Alone, deadline, arguments).await?;
+            let (next, page) = self.read_page(value)?;
+            found.extend(page.into_iter().map(|occupant| (occupant.tag.clone(), occupant)));
+            if next == b"0" {
+                return Ok(found.into_values().collect());
+            }
+            cursor = next;
+        }
+    }
+}
+
+impl RedisStore {
+    /// What stands at the key is not a lock: says why.
+    fn foreign(&self, answer: &mut Answer) -> Fault {
+        match answer.pttl() {
+            Ok(_) => Fault::new(FaultKind::NotALock, "the value at the key is not a lease"),
+            Err(fault) => fault,
+        }
+    }
+
+    /// A page of `list`: the next cursor, and the locks. A key that is none, or whose value is none, is left out.
+    fn read_page(&self, value: Value) -> Result<(Vec<u8>, Vec<Occupant>), Fault> {
+        let Value::Array(parts) = value else { return Err(unexpected("an array", &value)) };
+        let mut parts = parts.into_iter();
+        let (Some(Value::BulkString(cursor)), Some(Value::Int(now))) = (parts.next(), parts.next()) else {
+            return Err(Fault::new(FaultKind::Protocol, "a page without cursor and time"));
+        };
+        let now_micros = u64::try_from(now).unwrap_or(0);
+        let mut page = Vec::new();
+        while let (Some(key), Some(pttl), Some(value)) = (parts.next(), parts.next(), parts.next()) {
+            let (Value::BulkString(key), Value::Int(pttl), Value::BulkString(value)) = (key, pttl, value)
+            else {
+                return Err(Fault::new(FaultKind::Protocol, "a page whose entries are not key, ttl, value"));
+            };
+            let pttl = u64::try_from(pttl).ok().map(Duration::from_millis);
+            let tag = read_key(&self.prefix, &key);
+            page.extend(
+                tag.zip(pttl)
+                    .and_then(|(tag, pttl)| read_lease(&tag, &value, now_micros, pttl))
+                    .map(Occupant::from),
+            );
+        }
+        Ok((cursor, page))
+    }
+}

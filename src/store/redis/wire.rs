@@ -1,0 +1,179 @@
+//! How tags and leases are written in Redis, and read back.
+
+use std::{
+    borrow::Cow,
+    io::Write as _,
+    time::{Duration, SystemTime},
+};
+
+use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
+
+use crate::{Fence, Holder, Lease, LeaseKind, Tag, Token, time::from_unix_millis};
+
+/// `PREFIX:{TAG}:PART`. The braces make one hash slot of all keys of a tag; `%`, `{` and `}` in the tag are escaped, so that
+/// no tag can look like another tag's key, nor end the hash tag early.
+pub(super) struct Key<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) tag: &'a str,
+    pub(super) part: &'static str,
+}
+
+impl ToRedisArgs for Key<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut arg = out.writer_for_next_arg();
+        // Writing to memory cannot fail.
+        let _ = arg.write_all(self.prefix.as_bytes());
+        let _ = arg.write_all(b":{");
+        let _ = escape(&mut arg, self.tag, b"%{}");
+        let _ = arg.write_all(b"}:");
+        let _ = arg.write_all(self.part.as_bytes());
+    }
+}
+
+impl ToSingleRedisArg for Key<'_> {}
+
+/// A field of the lease, in which `|` and `%` are escaped.
+pub(super) struct Field<'a>(pub(super) &'a str);
+
+impl ToRedisArgs for Field<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut arg = out.writer_for_next_arg();
+        let _ = escape(&mut arg, self.0, b"%|");
+    }
+}
+
+impl ToSingleRedisArg for Field<'_> {}
+
+/// Writes `text` with each of the ASCII characters `special` as `%` and two hexadecimal digits.
+fn escape(out: &mut impl std::io::Write, text: &str, special: &[u8]) -> std::io::Result<()> {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| special.contains(byte)) {
+        out.write_all(&rest[..at])?;
+        write!(out, "%{:02X}", rest[at])?;
+        rest = &rest[at + 1..];
+    }
+    out.write_all(rest)
+}
+
+/// Reads back what [`escape`] wrote; `None` where it did not write it.
+fn unescape(text: &str) -> Option<Cow<'_, str>> {
+    let Some(first) = text.find('%') else { return Some(Cow::Borrowed(text)) };
+    let mut plain = text[..first].to_owned();
+    let mut rest = &text[first..];
+    while let Some(at) = rest.find('%') {
+        let code = rest.get(at + 1..at + 3)?;
+        plain.push_str(&rest[..at]);
+        plain.push(u8::from_str_radix(code, 16).ok().filter(u8::is_ascii)?.into());
+        rest = &rest[at + 3..];
+    }
+    plain.push_str(rest);
+    Some(Cow::Owned(plain))
+}
+
+pub(super) fn kind_letter(kind: LeaseKind) -> &'static str {
+    match kind {
+        LeaseKind::Identity => "i",
+        LeaseKind::Guard => "g",
+    }
+}
+
+/// Reads `1|token|fence|since ms|kind|holder id|holder name|note`; `None` where it is not a lock of ours.
+pub(super) fn read_lease(tag: &Tag, value: &[u8], now_micros: u64, pttl: Duration) -> Option<Lease> {
+    let value = std::str::from_utf8(value).ok()?;
+    let mut fields = value.split('|');
+    let mut field = || fields.next();
+    if field()? != "1" {
+        return None;
+    }
+    let token = Token::parse(field()?)?;
+    let fence = Fence::new(field()?.parse().ok()?)?;
+    let since = from_unix_millis(field()?.parse().ok()?);
+    let kind = match field()? {
+        "i" => LeaseKind::Identity,
+        "g" => LeaseKind::Guard,
+        _ => return None,
+    };
+    let holder = Holder::new(unescape(field()?)?, unescape(field()?)?).ok()?;
+    let note = unescape(field()?)?.into_owned();
+    if field().is_some() {
+        return None;
+    }
+    let expires_at = server_time(now_micros) + pttl;
+    Some(Lease { tag: tag.clone(), holder, kind, token: Some(token), fence, since, expires_at, note })
+}
+
+/// The server's clock as a time.
+pub(super) fn server_time(micros: u64) -> SystemTime {
+    from_unix_millis(micros / 1000)
+}
+
+/// The tag of a lock key; `None` where it is not one of this prefix.
+pub(super) fn read_key(prefix: &str, key: &[u8]) -> Option<Tag> {
+    let key = std::str::from_utf8(key).ok()?;
+    let tag = key.strip_prefix(prefix)?.strip_prefix(":{")?.strip_suffix("}:lock")?;
+    Tag::new(unescape(tag)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(arg: &impl ToRedisArgs) -> Vec<u8> {
+        arg.to_redis_args().remove(0)
+    }
+
+    fn key(tag: &str, part: &'static str) -> Vec<u8> {
+        bytes(&Key { prefix: "spool", tag, part })
+    }
+
+    #[test]
+    fn a_plain_tag_stands_in_its_key_literally() {
+        assert_eq!(key("TEST-02", "lock"), b"spool:{TEST-02}:lock");
+        assert_eq!(key("a{b}%c:d", "fence"), b"spool:{a%7Bb%7D%25c:d}:fence");
+    }
+
+    /// Text made of what could confuse keys, and of anything.
+    fn nasty() -> impl Strategy<Value = String> {
+        prop_oneof!["[{}%:|0-9A-F]{1,12}", "(lock|fence|\\}:lock|:\\{|%7B|%25|[a-c]){1,6}", "\\PC{1,40}"]
+    }
+
+    proptest! {
+        #[test]
+        fn two_tags_never_share_a_key(one in nasty(), other in nasty()) {
+            for (a, b) in [("lock", "lock"), ("lock", "fence"), ("fence", "lock"), ("lock", "queue"), ("history", "fence")] {
+                prop_assert_eq!(key(&one, a) == key(&other, b), one == other && a == b);
+            }
+        }
+
+        #[test]
+        fn a_tag_survives_its_key(tag in nasty()) {
+            let tag = Tag::new(tag).unwrap();
+            prop_assert_eq!(read_key("spool", &key(tag.as_str(), "lock")), Some(tag.clone()));
+            prop_assert_eq!(read_key("spoo", &key(tag.as_str(), "lock")), None);
+        }
+
+        #[test]
+        fn the_hash_tag_is_the_whole_tag(tag in nasty()) {
+            let key = String::from_utf8(key(&tag, "lock")).unwrap();
+            let open = key.find('{').unwrap();
+            let close = key[open..].find('}').unwrap() + open;
+            prop_assert_eq!(unescape(&key[open + 1..close]).unwrap(), tag);
+        }
+
+        #[test]
+        fn a_field_survives(text in nasty()) {
+            let written = String::from_utf8(bytes(&Field(&text))).unwrap();
+            prop_assert!(!written.contains('|'));
+            prop_assert_eq!(unescape(&written).unwrap(), text);
+        }
+
+        #[test]
+        fn no_value_panics(value in prop::collection::vec(any::<u8>(), 0..80), text in "1\\|[|%0-9a-zA-Z]{0,60}") {
+            let tag = Tag::new("T").unwrap();
+            let _ = read_lease(&tag, &value, u64::MAX, Duration::from_secs(1));
+            let _ = read_lease(&tag, text.as_bytes(), 0, Duration::MAX.min(Duration::from_secs(u32::MAX.into())));
+        }
+    }
+}

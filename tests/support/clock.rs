@@ -1,0 +1,77 @@
+//! The wall clock of a server, shifted while it runs.
+//!
+//! A shared object stands before the C library's clock functions (`LD_PRELOAD`). Stepping the machine's clock would
+//! need root and hit every test; a debug command that shifts time does not exist.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::NamedTempFile;
+
+use super::server::ServerBuilder;
+
+/// One clock, for the servers that were started with it. Dropped, it stays as it is.
+#[derive(Debug)]
+pub struct ClockShim {
+    object: &'static Path,
+    file: NamedTempFile,
+}
+
+impl ClockShim {
+    /// Compiles the shared object, once in a process.
+    ///
+    /// # Errors
+    /// When there is no C compiler `cc`, or it fails: the text says what to do.
+    pub fn build() -> Result<Self, String> {
+        static OBJECT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let object = OBJECT.get_or_init(compile).as_ref().map_err(String::clone)?;
+        let file =
+            NamedTempFile::with_prefix("clock-").map_err(|error| format!("no file for it: {error}"))?;
+        let shim = Self { object, file };
+        shim.shift_millis(0);
+        Ok(shim)
+    }
+
+    /// Sets the clock `seconds` ahead of the machine's (behind, if negative). Not added to an earlier shift.
+    pub fn shift(&self, seconds: i64) {
+        self.shift_millis(seconds * 1_000);
+    }
+
+    pub fn shift_millis(&self, millis: i64) {
+        // In place and in one write: the file is mapped by servers that read it at any moment.
+        write_at_start(self.file.as_file(), &millis.to_ne_bytes());
+    }
+}
+
+impl ServerBuilder {
+    /// The server reads the time from `shim`.
+    #[must_use]
+    pub fn clock(self, shim: &ClockShim) -> Self {
+        self.preload(shim.object).env("CLOCK_SHIM_FILE", &shim.file.path().display().to_string())
+    }
+}
+
+fn write_at_start(file: &File, bytes: &[u8]) {
+    file.write_all_at(bytes, 0).expect("our own file can be written");
+}
+
+fn compile() -> Result<PathBuf, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_shim.c");
+    // Below the target directory, so `cargo clean` removes it.
+    let object = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock_shim.so");
+    let unfinished = object.with_extension(std::process::id().to_string());
+    let output = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-o"])
+        .args([&unfinished, &source])
+        .output()
+        .map_err(|error| format!("the clock shim needs a C compiler, `cc`: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cc failed on clock_shim.c:\n{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    // Test binaries that run side by side compile the same thing; a rename never shows half of it.
+    std::fs::rename(&unfinished, &object).map_err(|error| format!("{}: {error}", object.display()))?;
+    Ok(object)
+}
