@@ -23,7 +23,7 @@ pub enum AcquireError {
     #[error("{} is already held by {}", .0.tag, .0.holder.id())]
     AlreadyHeld(Box<Lease>),
     /// No answer came, and the lock may have been granted. Ask again with
-    /// its token to find out: a grant of the first try is then answered with its own fence.
+    /// [`token`](crate::Acquire::token) to find out: a grant of the first try is then answered with its own fence.
     #[error("the lock may have been granted, no answer came")]
     Ambiguous {
         /// The token of this call.
@@ -78,7 +78,7 @@ pub enum ReleaseError {
         /// The last fence of the tag that the server remembers.
         last: Option<Fence>,
     },
-    /// No answer came, and the release may have been applied. Ask again with its request id: a release
+    /// No answer came, and the release may have been applied. Ask again with [`request`](crate::Release::request): a release
     /// that was applied is then answered as released, whoever holds the tag by now.
     #[error("the lock may have been released, no answer came")]
     Ambiguous {
@@ -93,6 +93,25 @@ pub enum ReleaseError {
     Saturated,
     /// Redis misbehaved; nothing was released.
     #[error("the lock could not be released")]
+    Fault(#[source] Fault),
+}
+
+/// Why nothing was released by force.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForceReleaseError {
+    /// Nobody holds it.
+    #[error("not held")]
+    NotHeld {
+        /// The last fence of the tag that the server remembers.
+        last: Option<Fence>,
+    },
+    /// Too many calls already wait for a connection; nothing was sent.
+    #[error("too many calls wait for a connection")]
+    Saturated,
+    /// Redis misbehaved. After [`FaultKind::Timeout`] or [`FaultKind::Disconnected`] the lease may have been ended; look, and
+    /// ask again.
+    #[error("the lock could not be released by force")]
     Fault(#[source] Fault),
 }
 
@@ -161,4 +180,4 @@ macro_rules! from_fault {
         }
     )*};
 }
-from_fault!(AcquireError, ExtendError, ReleaseError, ReadError);
+from_fault!(AcquireError, ExtendError, ReleaseError, ForceReleaseError, ReadError);

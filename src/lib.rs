@@ -1,16 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+mod attempt;
 mod buckets;
-mod config;
+mod builder;
 #[cfg(feature = "prometheus")]
 pub mod compat;
+mod config;
 mod endpoint;
 mod error;
 mod fault;
 mod fence;
 mod health;
 mod holder;
+mod inner;
 mod lease;
+mod locks;
 mod lost;
 mod meter;
 #[cfg(feature = "prometheus")]
@@ -25,14 +29,18 @@ mod time;
 mod token;
 mod ttl;
 
+pub use builder::{Acquire, Extend, Release};
 pub use config::{Config, GuardConfig, HistoryConfig, StoreUrl, WaitConfig};
 pub use endpoint::SnapshotEndpoint;
-pub use error::{AcquireError, ConfigError, ConnectError, ExtendError, ReadError, ReleaseError};
+pub use error::{
+    AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError, ReadError, ReleaseError,
+};
 pub use fault::{Fault, FaultKind};
 pub use fence::Fence;
 pub use health::{ConnectionState, Health, HealthDetails, HealthStatus};
 pub use holder::Holder;
 pub use lease::{Lease, LeaseKind, Occupant, Reading, Source};
+pub use locks::SpoolLocks;
 pub use lost::LostReason;
 pub use stats::{
     ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,

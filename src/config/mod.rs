@@ -4,6 +4,7 @@
 //! [`Config::check`] sends the values of a config built in code through it again, and `docs/config.md` is printed from it.
 
 mod fields;
+mod open;
 mod url;
 
 use std::{path::PathBuf, time::Duration};

@@ -87,6 +87,10 @@ impl Store for AnyStore {
         either!(self, store => store.inspect(tag, deadline))
     }
 
+    async fn probe(&self, deadline: Instant) -> Result<(), Fault> {
+        either!(self, store => store.probe(deadline))
+    }
+
     async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {
         either!(self, store => store.list(deadline))
     }

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::{
 const REQUESTS: usize = 4;
 
 #[derive(Debug)]
-pub(super) struct MemoryStore {
+pub(crate) struct MemoryStore {
     shared: Arc<Shared>,
 }
 
@@ -220,6 +220,10 @@ impl Store for MemoryStore {
 
     async fn inspect(&self, tag: &Tag, _: Instant) -> Result<Option<Occupant>, Fault> {
         Ok(self.shared.with(tag, |entry, _| entry.held.as_ref().map(|held| held.lease.clone().into())))
+    }
+
+    async fn probe(&self, _: Instant) -> Result<(), Fault> {
+        Ok(())
     }
 
     async fn list(&self, _: Instant) -> Result<Vec<Occupant>, Fault> {

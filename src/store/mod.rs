@@ -127,6 +127,9 @@ pub(crate) trait Store {
         deadline: Instant,
     ) -> impl Future<Output = Result<Option<Occupant>, Fault>> + Send;
 
+    /// Finds out whether an acquire could be granted now, without granting one.
+    fn probe(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Says who has which lock, in the order of the tags.
     fn list(&self, deadline: Instant) -> impl Future<Output = Result<Vec<Occupant>, Fault>> + Send;
 }

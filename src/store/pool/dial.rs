@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool::managed::Manager as _;
 use deadpool_redis::Manager;
 use redis::{
-    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
+    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, Value,
     aio::{AsyncPushSender, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -63,19 +63,17 @@ impl Dialler {
             .set_push_sender(watch);
         let manager = Manager::new_with_config(self.info.clone(), config).map_err(classify::of_dial)?;
         let open = async {
-            let mut connection = manager.create().await.map_err(classify::of_dial)?;
+            let mut connection = manager.create().await?;
             let mut name = redis::cmd("CLIENT");
             name.arg("SETNAME").arg(&self.name);
-            match connection.send_packed_command(&name).await {
+            match connection.send_packed_command(&name).await? {
                 // A user without the right to name connections may still lock.
-                Err(error) if classify::kind_of(&error) != FaultKind::Permission => {
-                    Err(classify::of_dial(error))
-                }
+                Value::ServerError(error) if error.code() != "NOPERM" => Err(error.into()),
                 _ => Ok(connection),
             }
         };
         match tokio::time::timeout(self.connect_timeout, open).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map_err(classify::of_dial),
             Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
         }
     }

@@ -47,7 +47,10 @@ impl Permit {
         let (shared, lane, since) = (self.shared.clone(), self.lane, self.since);
         let reply = Box::pin(async move {
             let mut permit = self;
-            let reply = permit.connection.send_packed_command(&cmd).await;
+            let reply = match permit.connection.send_packed_command(&cmd).await {
+                Ok(Value::ServerError(error)) => Err(error.into()),
+                reply => reply,
+            };
             permit.evict = match &reply {
                 Ok(_) => None,
                 Err(error) => match classify::kind_of(error) {

@@ -247,7 +247,7 @@ impl<C: Clone, P> Slots<C, P> {
         let started = VecDeque::with_capacity(self.config.depth.min(64) as usize);
         let lane = Lane { id, connection, started, idle_since: now, proven_at: now, state: State::Open };
         self.lanes.push(lane);
-        self.growth.opened(self.lanes.len() as u32);
+        self.growth.opened(count(self.lanes.len()));
         let mut work = Work::none();
         self.settle_all(now, &mut work);
         (id, work)
@@ -256,7 +256,7 @@ impl<C: Clone, P> Slots<C, P> {
     /// A connection could not be opened; its place comes back when its socket is gone.
     pub(super) fn dial_failed(&mut self, now: Instant, kind: FaultKind) -> Work<C, P> {
         self.dialling -= 1;
-        self.growth.failed(now, kind, self.lanes.len() as u32);
+        self.growth.failed(now, kind, count(self.lanes.len()));
         let mut work = Work::none();
         if self.dialling == 0 && !self.lanes.iter().any(|lane| lane.state != State::Evicted) {
             let lines = [&mut self.urgent, &mut self.ordinary, &mut self.alone];
@@ -330,8 +330,8 @@ impl<C: Clone, P> Slots<C, P> {
         let level = self.level();
         self.usage.update(now, level);
         let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
-        let idle = open.clone().filter(|lane| lane.is_idle()).count() as u32;
-        let open = open.count() as u32;
+        let idle = count(open.clone().filter(|lane| lane.is_idle()).count());
+        let open = count(open.count());
         let fronts = [&self.urgent, &self.ordinary, &self.alone];
         let oldest = fronts.iter().filter_map(|line| line.front()).map(|waiter| waiter.since).min();
         Census {
@@ -340,7 +340,7 @@ impl<C: Clone, P> Slots<C, P> {
             idle,
             dialling: self.dialling,
             draining: self.places.saturating_sub(self.dialling + open),
-            in_flight: self.lanes.iter().map(|lane| lane.started.len() as u32).sum(),
+            in_flight: count(self.lanes.iter().map(|lane| lane.started.len()).sum()),
             waiting: self.waiting(),
             oldest_waiting: oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
         }
@@ -359,7 +359,7 @@ impl<C: Clone, P> Slots<C, P> {
     }
 
     fn waiting(&self) -> u32 {
-        (self.urgent.len() + self.ordinary.len() + self.alone.len()) as u32
+        count(self.urgent.len() + self.ordinary.len() + self.alone.len())
     }
 
     fn line(&mut self, way: Way) -> &mut VecDeque<Waiter<P>> {
@@ -452,4 +452,9 @@ impl<C: Clone, P> Slots<C, P> {
             work.drops.extend(gone.map(|lane| lane.connection));
         }
     }
+}
+
+/// Lanes, waiters and operations are bounded far below what a `u32` counts.
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -106,7 +106,7 @@ impl Usage {
     }
 
     fn place(&self) -> usize {
-        (self.bucket % BUCKETS as u64) as usize
+        usize::try_from(self.bucket).unwrap_or(0) % BUCKETS
     }
 }
 

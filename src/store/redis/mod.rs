@@ -376,6 +376,18 @@ impl Store for RedisStore {
         }
     }
 
+    async fn probe(&self, deadline: Instant) -> Result<(), Fault> {
+        // No tag is empty, so no lock stands at these keys.
+        let key = |part| Key { prefix: &self.prefix, tag: "", part };
+        let arguments = |cmd: &mut Cmd| {
+            cmd.arg(key("lock")).arg(key("fence"));
+        };
+        match self.ask(&script::PROBE, Way::Urgent, deadline, arguments).await?.code {
+            1 => Ok(()),
+            code => Err(unknown_code(code)),
+        }
+    }
+
     async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {
         let pattern = format!("{}:{{*}}:lock", self.prefix);
         let mut cursor = b"0".to_vec();

@@ -28,4 +28,5 @@ script!(EXTEND, "extend.lua", 2);
 script!(RELEASE, "release.lua", 2);
 script!(FORCE_RELEASE, "force_release.lua", 2);
 script!(INSPECT, "inspect.lua", 2);
+script!(PROBE, "probe.lua", 2);
 script!(LIST, "list.lua", 0);

@@ -1,0 +1,34 @@
+use std::time::Duration;
+
+use super::Call;
+use crate::{
+    ExtendError, Lease, Ttl,
+    inner::Inner,
+    meter::Operation,
+    store::{Extended, NotYours, Store as _, Whose},
+};
+
+/// Asks once to prolong a lease.
+pub(crate) async fn extend(
+    inner: &Inner,
+    whose: Whose<'_>,
+    ttl: Ttl,
+    shorten: bool,
+    deadline: Option<Duration>,
+) -> Result<Lease, ExtendError> {
+    let call = Call::start(inner, Operation::Extend, deadline);
+    let outcome = inner.store.extend(whose, ttl, shorten, call.deadline).await;
+    match call.finish(outcome)? {
+        Extended::Extended { lease, margin } => {
+            inner.meter.extend_margin.observe(margin);
+            Ok(lease)
+        }
+        Extended::Not(not) => {
+            inner.meter.refused(&whose, &not);
+            Err(match not {
+                NotYours::Occupied(occupant) => ExtendError::NotHolder(Box::new(occupant)),
+                NotYours::Free { last } => ExtendError::NotHeld { last },
+            })
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The corridor: how each operation goes from the front door to the store and back.
+//!
+//! Every operation has the same parts, one straight function each: deadline → store → count → answer. This is the only place
+//! that knows all rooms; the rooms do not know each other.
+
+mod acquire;
+mod extend;
+mod read;
+mod release;
+
+pub(crate) use self::{
+    acquire::acquire,
+    extend::extend,
+    read::{inspect, list, probe},
+    release::{force_release, release},
+};
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    Fault, LostReason,
+    inner::Inner,
+    meter::{LockMeter, Operation},
+    store::{NotYours, Whose},
+};
+
+/// No call needs longer, and a deadline that far away can be counted.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// One call of an operation: when it began and when it must be over.
+struct Call<'a> {
+    operation: Operation,
+    started: Instant,
+    deadline: Instant,
+    meter: &'a LockMeter,
+}
+
+impl<'a> Call<'a> {
+    fn start(inner: &'a Inner, operation: Operation, deadline: Option<Duration>) -> Self {
+        let started = Instant::now();
+        let deadline = started + deadline.unwrap_or(inner.config.deadline).min(LONGEST);
+        Self { operation, started, deadline, meter: &inner.meter }
+    }
+
+    /// Counts the outcome and hands it on.
+    fn finish<T>(self, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        let fault = outcome.as_ref().err().map(Fault::kind);
+        self.meter.finished(self.operation, self.started.elapsed(), fault);
+        outcome
+    }
+}
+
+impl LockMeter {
+    /// Counts what it means for a holder that its lease was not there to be extended or released.
+    fn refused(&self, whose: &Whose<'_>, not: &NotYours) {
+        match not {
+            NotYours::Free { .. } => self.lost(LostReason::Expired),
+            NotYours::Occupied(occupant) if occupant.holder == *whose.holder => {
+                self.fencing_rejections.add_one()
+            }
+            NotYours::Occupied(_) => {
+                self.fencing_rejections.add_one();
+                // Without a fence the caller claims no lease in particular: it may never have had one.
+                if whose.fence.is_some() {
+                    self.lost(LostReason::Stolen);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Calls with options: builders that are awaited.
+
+mod acquire;
+mod extend;
+mod release;
+
+use std::pin::Pin;
+
+pub use self::{acquire::Acquire, extend::Extend, release::Release};
+
+/// What awaiting a builder runs.
+type Call<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;

@@ -1,0 +1,225 @@
+//! [`SpoolLocks`]: the front door.
+
+use std::{sync::Arc, time::Duration};
+
+#[cfg(feature = "snapshot")]
+use crate::snapshot::SnapshotServer;
+use crate::{
+    Acquire, Config, ConnectError, Extend, ForceReleaseError, Health, Holder, Lease, Occupant, ReadError,
+    Reading, Release, Snapshot, SnapshotEndpoint, Stats, Tag, Ttl, attempt, inner::Inner,
+};
+
+/// A health check waits no longer than this for Redis.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The locks of one prefix in one store. Cheap to clone; the clones share their connections.
+///
+/// # Examples
+/// ```
+/// use spool_lock::{Config, Holder, SpoolLocks, Tag};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let locks = SpoolLocks::connect(Config::new("memory://")?).await?;
+/// let (tag, worker) = (Tag::new("TEST-02")?, Holder::new("93", "MR(93)")?);
+///
+/// let lease = locks.acquire(&tag, &worker).note("ARM").await?;
+/// let occupant = locks.inspect(&tag).await?.value.expect("held");
+/// assert_eq!((occupant.holder.name(), occupant.fence), ("MR(93)", lease.fence));
+/// locks.release_lease(&lease).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct SpoolLocks {
+    front: Arc<Front>,
+}
+
+#[derive(Debug)]
+struct Front {
+    inner: Arc<Inner>,
+    /// Serves snapshots until the last clone is gone.
+    #[cfg(feature = "snapshot")]
+    snapshots: Option<SnapshotServer>,
+}
+
+impl SpoolLocks {
+    /// Checks the config, opens the first connection, looks at the server, and begins to serve snapshots where the config
+    /// says so. What is wrong with the server but does not prevent locking stands in the log and in
+    /// [`Stats::server`]`.warnings`.
+    ///
+    /// Must be called within a tokio runtime; the connections live on that runtime.
+    ///
+    /// # Errors
+    /// [`ConnectError`] — a setting that cannot be used, a server that is too old or cannot be reached, or a snapshot socket
+    /// that cannot be opened.
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing stays open.
+    pub async fn connect(config: Config) -> Result<Self, ConnectError> {
+        let inner = Arc::new(Inner::connect(config).await?);
+        Ok(Self { front: Arc::new(Front::open(inner)?) })
+    }
+
+    /// Acquires the lock on `tag` for `holder`: one look, no waiting.
+    ///
+    /// # Errors
+    /// [`AcquireError`](crate::AcquireError): `Contended` — somebody else has it. `AlreadyHeld` — this holder has it.
+    /// `Ambiguous` — no answer came; ask again with its token. `Saturated`, `Fault` — nothing was granted.
+    ///
+    /// # Cancel safety
+    /// If dropped, the lock may have been granted; at worst it lasts its ttl. An acquire that reaches the server after the
+    /// deadline of the call grants nothing.
+    pub fn acquire<'a>(&'a self, tag: &'a Tag, holder: &'a Holder) -> Acquire<'a> {
+        Acquire::new(&self.front.inner, tag, holder)
+    }
+
+    /// Prolongs the lease that `holder` has on `tag`: it lasts `ttl` from now, or longer if it did so already.
+    ///
+    /// # Errors
+    /// [`ExtendError`](crate::ExtendError): `NotHolder` — somebody else has it. `NotHeld` — the lease has ended; an extend never
+    /// makes a new one. `Saturated`, `Fault`.
+    ///
+    /// # Cancel safety
+    /// If dropped, the lease may have been extended.
+    pub fn extend<'a>(&'a self, tag: &'a Tag, holder: &'a Holder, ttl: Ttl) -> Extend<'a> {
+        Extend::new(&self.front.inner, tag, holder, ttl)
+    }
+
+    /// Releases the lease that `holder` has on `tag`; any process may do so on the holder's behalf.
+    ///
+    /// # Errors
+    /// [`ReleaseError`](crate::ReleaseError): `NotHolder` — somebody else has it, nothing changed. `NotHeld` — the lease had
+    /// ended. `Ambiguous` — no answer came; ask again with its request id. `Saturated`, `Fault` — nothing was released.
+    ///
+    /// # Cancel safety
+    /// If dropped, the lease may have been released, and may still be until the deadline of the call has passed.
+    pub fn release<'a>(&'a self, tag: &'a Tag, holder: &'a Holder) -> Release<'a> {
+        Release::new(&self.front.inner, tag, holder)
+    }
+
+    /// Releases exactly this grant, and no later one.
+    ///
+    /// # Errors
+    /// As for [`release`](Self::release).
+    ///
+    /// # Cancel safety
+    /// As for [`release`](Self::release).
+    pub fn release_lease<'a>(&'a self, lease: &'a Lease) -> Release<'a> {
+        self.release(&lease.tag, &lease.holder).kind(lease.kind).fence(lease.fence)
+    }
+
+    /// Ends whatever lease stands on `tag`, on the word of an operator: `by` whom, and `why`, go to the log. Answers whose it
+    /// was; `None` where what stood there was not a lock of ours. The holder finds out at its next extend or release.
+    ///
+    /// # Errors
+    /// [`ForceReleaseError`]: `NotHeld` — nobody holds it. `Saturated`, `Fault`.
+    ///
+    /// # Cancel safety
+    /// If dropped, the lease may have been ended.
+    pub async fn force_release(
+        &self,
+        tag: &Tag,
+        by: &str,
+        why: &str,
+    ) -> Result<Option<Occupant>, ForceReleaseError> {
+        let outcome = attempt::force_release(&self.front.inner, tag).await;
+        match &outcome {
+            Ok(occupant) => {
+                let holder = occupant.as_ref().map(|occupant| occupant.holder.id());
+                tracing::warn!(tag = tag.as_str(), holder, by, why, "a lock was released by force");
+            }
+            Err(error) => {
+                tracing::warn!(tag = tag.as_str(), by, why, %error, "a lock was not released by force")
+            }
+        }
+        outcome
+    }
+
+    /// Says who holds `tag`; `None` means that the store was asked and nobody does.
+    ///
+    /// # Errors
+    /// [`ReadError`]: `Saturated`, `Fault`. Nothing is called free because Redis could not be asked.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn inspect(&self, tag: &Tag) -> Result<Reading<Option<Occupant>>, ReadError> {
+        attempt::inspect(&self.front.inner, tag).await
+    }
+
+    /// Lists who holds which tag of this prefix, in the order of the tags.
+    ///
+    /// Walks the whole key space of the server, 200 keys a step (some 50 µs of its time each), on a connection that carries
+    /// nothing else meanwhile. On a shared Redis with a million other keys that is 5,000 steps: not for every request. A lock
+    /// that is taken or released during the walk may or may not be listed.
+    ///
+    /// # Errors
+    /// [`ReadError`]: `Saturated`, `Fault`; a walk that is not finished by the deadline is a
+    /// [`Timeout`](crate::FaultKind::Timeout) or a [`CheckoutTimeout`](crate::FaultKind::CheckoutTimeout).
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn list(&self) -> Result<Reading<Vec<Occupant>>, ReadError> {
+        attempt::list(&self.front.inner).await
+    }
+
+    /// What this process counts, and the state of its pool now. Asks nobody.
+    pub fn stats(&self) -> Stats {
+        self.front.inner.stats()
+    }
+
+    /// The stats in the form that the exporter reads.
+    pub fn snapshot(&self) -> Snapshot {
+        self.front.inner.snapshot()
+    }
+
+    /// Where snapshots are served, with the port that was chosen; `None` where they are not.
+    pub fn snapshot_endpoint(&self) -> Option<&SnapshotEndpoint> {
+        #[cfg(feature = "snapshot")]
+        return self.front.snapshots.as_ref().map(SnapshotServer::local_endpoint);
+        #[cfg(not(feature = "snapshot"))]
+        None
+    }
+
+    /// Finds out whether locks can be taken now: asks Redis, for 1 s at most, by a script that is refused wherever an acquire
+    /// would be. Never answers from memory.
+    ///
+    /// # Cancel safety
+    /// Changes nothing.
+    pub async fn health(&self) -> Health {
+        let inner = &self.front.inner;
+        let error = attempt::probe(inner, HEALTH_PATIENCE).await.err().map(|fault| fault.to_string());
+        Health::new(error, inner.store.pool().report)
+    }
+}
+
+impl Front {
+    #[cfg(feature = "snapshot")]
+    fn open(inner: Arc<Inner>) -> Result<Self, ConnectError> {
+        let serve = |endpoint: &SnapshotEndpoint| {
+            let source = inner.clone();
+            SnapshotServer::start(endpoint, move || source.snapshot())
+                .map_err(|source| ConnectError::Snapshot { at: endpoint.to_string(), source })
+        };
+        let snapshots = inner.config.snapshot.as_ref().map(serve).transpose()?;
+        Ok(Self { inner, snapshots })
+    }
+
+    #[cfg(not(feature = "snapshot"))]
+    fn open(inner: Arc<Inner>) -> Result<Self, ConnectError> {
+        if let Some(endpoint) = &inner.config.snapshot {
+            let source = std::io::Error::other("needs the feature snapshot");
+            return Err(ConnectError::Snapshot { at: endpoint.to_string(), source });
+        }
+        Ok(Self { inner })
+    }
+}
+
+#[cfg(feature = "prometheus")]
+impl SpoolLocks {
+    /// A collector for a `prometheus` registry of the process, in place of or beside the exporter.
+    pub fn collector(&self) -> crate::compat::prometheus0_14::Collector {
+        let inner = self.front.inner.clone();
+        crate::compat::prometheus0_14::Collector::new(move || inner.snapshot())
+    }
+}
