@@ -131,6 +131,28 @@ async fn fences_rise_over_the_loss_of_their_counter() {
 }
 
 #[tokio::test]
+async fn a_counter_that_was_lost_is_written_anew_when_the_lease_ends() {
+    let server = RedisServer::start();
+    let (locks, tag) = (connect(&server).await, tag("TEST-02"));
+    for force in [false, true] {
+        for stored in [None, Some("1")] {
+            let lease = take(&locks, &tag).await;
+            match stored {
+                None => server.cmd(&["DEL", &key(&tag, "fence")]),
+                Some(stored) => server.cmd(&["SET", &key(&tag, "fence"), stored]),
+            };
+            if force {
+                locks.force_release(&tag, "operator", "test").await.unwrap();
+            } else {
+                locks.release(&tag, &worker()).await.unwrap();
+            }
+            let kept: String = server.query(&["GET", &key(&tag, "fence")]);
+            assert_eq!(kept.split('|').next(), Some(lease.fence.to_string().as_str()));
+        }
+    }
+}
+
+#[tokio::test]
 async fn fences_rise_over_a_server_that_forgets_everything() {
     let server = RedisServer::start();
     let locks = connect(&server).await;
