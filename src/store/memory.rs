@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Acquired, Ask, Extended, Forced, NotYours, Released, Store, Whose};
 use crate::{
     ClosedReason, Fault, FaultKind, Fence, Histogram, Lease, Occupant, PoolReport, PoolStats, PoolStatus,
-    RequestId, ServerReport, Tag, Ttl, buckets, meter::FaultCounters,
+    RequestId, ServerReport, Tag, Ttl, buckets, meter::FaultCounters, time::from_unix_millis,
 };
 
 /// How many releases of a tag are remembered, as in Redis.
@@ -112,14 +112,15 @@ impl MemoryStore {
 }
 
 impl Shared {
+    /// The wall clock in whole milliseconds, as Redis keeps times: a lease is the same after it was in a ledger.
     fn wall(&self, instant: Instant) -> SystemTime {
-        let (origin, wall) = self.origin;
-        wall + instant.saturating_duration_since(origin)
+        from_unix_millis(self.micros(instant) / 1000)
     }
 
     fn micros(&self, instant: Instant) -> u64 {
-        let since = self.wall(instant).duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        let (origin, wall) = self.origin;
+        let since = (wall + instant.saturating_duration_since(origin)).duration_since(UNIX_EPOCH);
+        u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Does something with the entry of a tag, in which no lock that has expired stands.

@@ -4,7 +4,7 @@
 //! beside the test's runtime, not on it, so a test may block, pause tokio's clock or use one thread.
 
 // Each test binary includes the whole module and uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 // `pub` here means "for the test that includes this module"; there is no crate to reach it from.
 #![allow(unreachable_pub)]
 

@@ -34,7 +34,7 @@ use self::{
     clock::ServerClock,
     reply::{Answer, unexpected, unknown_code},
     script::Script,
-    wire::{Field, Key, kind_letter, read_key, read_lease, server_time},
+    wire::{Field, Key, kind_letter, micros_of, read_key, read_lease, server_time},
 };
 use super::{
     Acquired, Ask, Extended, Forced, NotYours, Released, Store, Whose,
@@ -208,20 +208,41 @@ impl RedisStore {
 
     /// The fences that a call may touch. Without a fence it means the lease that stood when it was made: a later one has a
     /// larger fence than the server's clock showed then.
+    ///
+    /// Not raised to our floor: where the clock was set back, the fence of a later lease may be below that.
     fn bounds(&self, whose: &Whose<'_>, made: Instant) -> (u64, u64) {
         match whose.fence {
             Some(fence) => (fence.get(), fence.get()),
-            None => (0, self.clock.at(made).max(self.floor())),
+            None => (0, self.clock.at(made)),
         }
     }
 
-    /// Whether a lease that was found outside the bounds was within them after all, by what its answer told of the clock.
-    fn was_meant(&self, whose: &Whose<'_>, made: Instant, bound: u64, found: &NotYours) -> bool {
-        let NotYours::Occupied(occupant) = found else { return false };
-        whose.fence.is_none()
-            && occupant.holder == *whose.holder
-            && occupant.kind == whose.kind
-            && (bound + 1..=self.clock.at(made)).contains(&occupant.fence.get())
+    /// The fence of a lease that was found above the bound and had been granted before the call was made nevertheless: the
+    /// clock had jumped without our knowing, or the fence is ahead of the clock, because its counter is or because the clock
+    /// was set back since.
+    ///
+    /// Only a caller who still waits asks this. A call that arrives after it was given up stays within its bounds.
+    fn meant(
+        &self,
+        whose: &Whose<'_>,
+        made: Instant,
+        bound: u64,
+        now_micros: u64,
+        found: &NotYours,
+    ) -> Option<Fence> {
+        let NotYours::Occupied(occupant) = found else { return None };
+        let fence = occupant.fence.get();
+        let is_ours = occupant.holder == *whose.holder && occupant.kind == whose.kind;
+        if whose.fence.is_some() || !is_ours || fence <= bound {
+            return None;
+        }
+        let since = micros_of(occupant.since);
+        // A fence that the clock minted tells the moment more exactly than the milliseconds beside it.
+        let granted = if fence / 1000 == since / 1000 { fence } else { since };
+        let waited = u64::try_from(made.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // No clock that went on evenly since the call was made shows that time yet, and the server's does not.
+        let before_a_step_back = since > now_micros && since > bound.saturating_add(waited);
+        (granted <= self.clock.at(made) || before_a_step_back).then_some(occupant.fence)
     }
 }
 
@@ -282,9 +303,9 @@ impl Store for RedisStore {
         deadline: Instant,
     ) -> Result<Extended, Fault> {
         let made = Instant::now();
+        let (mut lowest, mut highest) = self.bounds(&whose, made);
         let mut again = false;
         loop {
-            let (lowest, highest) = self.bounds(&whose, made);
             let mut answer = self
                 .write(&script::EXTEND, Way::Urgent, deadline, |cmd, not_after| {
                     cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
@@ -303,9 +324,10 @@ impl Store for RedisStore {
                 5 => return Err(self.foreign(&mut answer)),
                 code => return Err(unknown_code(code)),
             };
-            // Once: the bounds of the second try follow what the first one told of the server's clock.
-            if again || !self.was_meant(&whose, made, highest, &not) {
-                return Ok(Extended::Not(not));
+            // Once, and then exactly the lease that was seen.
+            match self.meant(&whose, made, highest, answer.now_micros, &not) {
+                Some(fence) if !again => (lowest, highest) = (fence.get(), fence.get()),
+                _ => return Ok(Extended::Not(not)),
             }
             again = true;
         }
@@ -319,9 +341,9 @@ impl Store for RedisStore {
     ) -> Result<Released, Fault> {
         let made = Instant::now();
         let request = request.text();
+        let (mut lowest, mut highest) = self.bounds(&whose, made);
         let mut again = false;
         loop {
-            let (lowest, highest) = self.bounds(&whose, made);
             let mut answer = self
                 .write(&script::RELEASE, Way::Urgent, deadline, |cmd, not_after| {
                     cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
@@ -340,9 +362,10 @@ impl Store for RedisStore {
                 5 => return Err(self.foreign(&mut answer)),
                 code => return Err(unknown_code(code)),
             };
-            // Once: the bounds of the second try follow what the first one told of the server's clock.
-            if again || !self.was_meant(&whose, made, highest, &not) {
-                return Ok(Released::Not(not));
+            // Once, and then exactly the lease that was seen.
+            match self.meant(&whose, made, highest, answer.now_micros, &not) {
+                Some(fence) if !again => (lowest, highest) = (fence.get(), fence.get()),
+                _ => return Ok(Released::Not(not)),
             }
             again = true;
         }

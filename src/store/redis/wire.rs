@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     io::Write as _,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
@@ -105,6 +105,12 @@ pub(super) fn read_lease(tag: &Tag, value: &[u8], now_micros: u64, pttl: Duratio
 /// The server's clock as a time.
 pub(super) fn server_time(micros: u64) -> SystemTime {
     from_unix_millis(micros / 1000)
+}
+
+/// A time of the server's clock in µs.
+pub(super) fn micros_of(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The tag of a lock key; `None` where it is not one of this prefix.
