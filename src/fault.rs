@@ -108,7 +108,7 @@ impl FaultKind {
 
     /// Whether the server may have done what it was asked although no answer came.
     pub fn is_ambiguous(self) -> bool {
-        matches!(self, Self::Timeout | Self::Disconnected)
+        matches!(self, Self::Timeout | Self::Disconnected | Self::Protocol)
     }
 
     fn text(self) -> &'static str {

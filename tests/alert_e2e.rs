@@ -10,8 +10,6 @@ mod observability;
 mod prometheus;
 #[path = "observability/stub.rs"]
 mod stub;
-// This test uses a part of it.
-#[allow(unused_imports)]
 mod support;
 
 use std::{

@@ -90,11 +90,6 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// When the caller stops waiting at the latest.
-    pub(super) fn until(&self, deadline: Instant) -> Instant {
-        deadline.min(self.patience)
-    }
-
     /// The caller's time is over: the lane has the shortest time that allows a verdict, from the start, to answer yet.
     pub(super) fn give_up(mut self) {
         self.patience = self.patience.min(self.since + SHORTEST_VERDICT);

@@ -110,15 +110,22 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Sends one command and awaits its reply, both until `deadline` at the latest.
+    /// Sends one command and awaits its reply, both until `deadline` at the latest. The command is made when it leaves, and is
+    /// told when its attempt ends: the wait for a lane is not the server's delay.
     ///
     /// # Cancel safety
     /// Dropped, the command may have been sent and may take effect; its slot returns with the reply.
-    pub(crate) async fn call(&self, cmd: Cmd, way: Way, deadline: Instant) -> Result<Reply, Refusal> {
+    pub(crate) async fn call(
+        &self,
+        cmd: impl FnOnce(Instant) -> Cmd,
+        way: Way,
+        deadline: Instant,
+    ) -> Result<Reply, Refusal> {
         let permit = self.checkout(way, deadline).await?;
         let sent = permit.since();
-        let mut flight = permit.send(cmd);
-        match tokio::time::timeout_at(flight.until(deadline), &mut flight).await {
+        let until = deadline.min(sent + self.shared.config.response_timeout);
+        let mut flight = permit.send(cmd(until));
+        match tokio::time::timeout_at(until, &mut flight).await {
             Ok(Ok(value)) => Ok(Reply { value, sent }),
             Ok(Err(error)) if error.code() == Some("NOSCRIPT") => Err(Refusal::NoScript),
             Ok(Err(error)) => Err(classify::of_command(error).into()),

@@ -115,7 +115,7 @@ impl RedisStore {
     /// Runs the script that reads, on a key of the prefix that no tag has.
     async fn try_script(&self, deadline: Instant) -> Result<(), Fault> {
         let key = |part| Key { prefix: &self.prefix, tag: "", part };
-        self.run(&script::INSPECT, Way::Ordinary, deadline, |cmd| {
+        self.run(&script::INSPECT, Way::Ordinary, deadline, |cmd, _| {
             cmd.arg(key("lock")).arg(key("fence"));
         })
         .await
@@ -123,7 +123,7 @@ impl RedisStore {
     }
 
     async fn plain(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {
-        match self.pool.call(cmd, Way::Ordinary, deadline).await {
+        match self.pool.call(|_| cmd, Way::Ordinary, deadline).await {
             Ok(reply) => Ok((reply.value, reply.sent)),
             Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(fault)),
             Err(Refusal::NoScript) => Err(ConnectError::Fault(FaultKind::Protocol.into())),

@@ -34,7 +34,7 @@ use self::{
     clock::ServerClock,
     reply::{Answer, unexpected, unknown_code},
     script::Script,
-    wire::{Field, Key, kind_letter, micros_of, read_key, read_lease, server_time},
+    wire::{Badge, Digits, Key, Tail, micros_of, read_key, read_lease, server_time},
 };
 use super::{
     Acquired, Ask, Extended, Forced, NotYours, Released, Store, Whose,
@@ -68,7 +68,6 @@ pub(crate) struct RedisStore {
     pool: Pool,
     prefix: Arc<str>,
     fence_kept_millis: u64,
-    response_timeout: Duration,
     clock: ServerClock,
     /// The highest fence that this process has seen.
     floor: AtomicU64,
@@ -89,13 +88,11 @@ impl RedisStore {
             ConnectError::Fault(Fault::new(FaultKind::Connect, wrong))
         })?;
         let pool_config = pool.clone();
-        let response_timeout = pool.response_timeout;
         let pool = Pool::open(dialler, pool_config).await.map_err(ConnectError::Fault)?;
         let mut store = Self {
             pool,
             prefix: prefix.into(),
             fence_kept_millis: u64::try_from(fence_kept.as_millis()).unwrap_or(u64::MAX),
-            response_timeout,
             clock: ServerClock::new(),
             floor: AtomicU64::new(0),
             meter,
@@ -117,24 +114,25 @@ impl RedisStore {
         Key { prefix: &self.prefix, tag: tag.as_str(), part }
     }
 
-    /// Runs a script, with its text where the server has forgotten it.
+    /// Runs a script, with its text where the server has forgotten it. `arguments` is told when the attempt ends.
     async fn run(
         &self,
         script: &Script,
         way: Way,
         deadline: Instant,
-        arguments: impl Fn(&mut Cmd),
+        arguments: impl Fn(&mut Cmd, Instant),
     ) -> Result<(Value, Instant), Fault> {
-        let command = |verb: &str, body: &str| {
-            let mut cmd = Cmd::with_capacity(13, 320);
+        let command = |verb: &str, body: &str, until| {
+            let mut cmd = Cmd::with_capacity(11, 320);
             cmd.arg(verb).arg(body).arg(script.keys);
-            arguments(&mut cmd);
+            arguments(&mut cmd, until);
             cmd
         };
-        let reply = match self.pool.call(command("EVALSHA", &script.hash), way, deadline).await {
+        let by_hash = |until| command("EVALSHA", &script.hash, until);
+        let reply = match self.pool.call(by_hash, way, deadline).await {
             Err(Refusal::NoScript) => {
                 self.meter.script_reloads.add_one();
-                self.pool.call(command("EVAL", script.text), way, deadline).await
+                self.pool.call(|until| command("EVAL", script.text, until), way, deadline).await
             }
             reply => reply,
         };
@@ -151,7 +149,7 @@ impl RedisStore {
         script: &Script,
         way: Way,
         deadline: Instant,
-        arguments: impl Fn(&mut Cmd),
+        arguments: impl Fn(&mut Cmd, Instant),
     ) -> Result<Answer, Fault> {
         let (value, sent) = self.run(script, way, deadline, arguments).await?;
         let answer = Answer::read(value)?;
@@ -166,18 +164,22 @@ impl RedisStore {
         script: &Script,
         way: Way,
         deadline: Instant,
-        arguments: impl Fn(&mut Cmd, u64),
+        arguments: impl Fn(&mut Cmd, Digits),
     ) -> Result<Answer, Fault> {
         for _ in 0..2 {
-            let end = deadline.min(Instant::now() + self.response_timeout);
-            let not_after_millis = self.clock.at(end).div_ceil(1000);
-            let answer = self.ask(script, way, deadline, |cmd| arguments(cmd, not_after_millis)).await?;
+            let until = |cmd: &mut Cmd, end| arguments(cmd, Digits(self.clock.at(end)));
+            let answer = self.ask(script, way, deadline, until).await?;
             if answer.code != 0 {
                 return Ok(answer);
             }
             self.meter.late.add_one();
         }
         Err(FaultKind::Late.into())
+    }
+
+    /// The fence outlives its lock.
+    fn fence_ttl(&self, ttl: Ttl) -> u64 {
+        ttl.millis().saturating_add(self.fence_kept_millis)
     }
 
     fn floor(&self) -> u64 {
@@ -254,9 +256,8 @@ impl Store for RedisStore {
         let mut answer = self
             .write(&script::ACQUIRE, Way::Ordinary, deadline, |cmd, not_after| {
                 cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
-                cmd.arg(token_text.as_bytes()).arg(kind_letter(kind));
-                cmd.arg(Field(holder.id())).arg(Field(holder.name())).arg(Field(note));
-                cmd.arg(ttl.millis()).arg(not_after).arg(floor).arg(self.fence_kept_millis);
+                cmd.arg(token_text.as_bytes()).arg(Tail { kind, holder, note });
+                cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(not_after).arg(Digits(floor));
             })
             .await?;
         match answer.code {
@@ -281,16 +282,17 @@ impl Store for RedisStore {
                     note: note.to_owned(),
                 }))
             }
-            2 => Ok(Acquired::Granted(self.lease(tag, &mut answer)?.0)),
             3 => {
                 let (lease, expires_in) = self.lease(tag, &mut answer)?;
+                if lease.token == Some(token) {
+                    return Ok(Acquired::Granted(lease));
+                }
                 if lease.holder == *holder && lease.kind == kind {
                     return Ok(Acquired::AlreadyHeld(Lease { token: None, ..lease }));
                 }
                 Ok(Acquired::Contended { occupant: lease.into(), expires_in })
             }
             4 => Err(Fault::new(FaultKind::FenceRegression, "the next fence would not be an exact number")),
-            5 => Err(self.foreign(&mut answer)),
             code => Err(unknown_code(code)),
         }
     }
@@ -303,14 +305,15 @@ impl Store for RedisStore {
         deadline: Instant,
     ) -> Result<Extended, Fault> {
         let made = Instant::now();
+        let badge = Badge { kind: whose.kind, holder: whose.holder };
         let (mut lowest, mut highest) = self.bounds(&whose, made);
         let mut again = false;
         loop {
             let mut answer = self
                 .write(&script::EXTEND, Way::Urgent, deadline, |cmd, not_after| {
                     cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
-                    cmd.arg(kind_letter(whose.kind)).arg(Field(whose.holder.id())).arg(lowest).arg(highest);
-                    cmd.arg(ttl.millis()).arg(u8::from(shorten)).arg(not_after).arg(self.fence_kept_millis);
+                    cmd.arg(badge).arg(Digits(lowest)).arg(Digits(highest));
+                    cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(u8::from(shorten)).arg(not_after);
                 })
                 .await?;
             let not = match answer.code {
@@ -321,7 +324,6 @@ impl Store for RedisStore {
                 }
                 2 => NotYours::Free { last: answer.last()? },
                 3 => self.occupied(whose.tag, &mut answer)?,
-                5 => return Err(self.foreign(&mut answer)),
                 code => return Err(unknown_code(code)),
             };
             // Once, and then exactly the lease that was seen.
@@ -341,25 +343,26 @@ impl Store for RedisStore {
     ) -> Result<Released, Fault> {
         let made = Instant::now();
         let request = request.text();
+        let badge = Badge { kind: whose.kind, holder: whose.holder };
         let (mut lowest, mut highest) = self.bounds(&whose, made);
         let mut again = false;
         loop {
             let mut answer = self
                 .write(&script::RELEASE, Way::Urgent, deadline, |cmd, not_after| {
                     cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
-                    cmd.arg(request.as_bytes()).arg(kind_letter(whose.kind)).arg(Field(whose.holder.id()));
-                    cmd.arg(lowest).arg(highest).arg(not_after).arg(self.fence_kept_millis);
+                    cmd.arg(request.as_bytes()).arg(badge);
+                    cmd.arg(Digits(lowest)).arg(Digits(highest)).arg(not_after);
                 })
                 .await?;
             let not = match answer.code {
                 1 => {
-                    let since = u64::try_from(answer.number()?).ok();
+                    // Absent where this request had released it before.
+                    let since = answer.number().ok().and_then(|millis| u64::try_from(millis).ok());
                     let held = since.map(|millis| (answer.now_micros / 1000).saturating_sub(millis));
                     return Ok(Released::Released { held: held.map(Duration::from_millis) });
                 }
                 2 => NotYours::Free { last: answer.last()? },
                 3 => self.occupied(whose.tag, &mut answer)?,
-                5 => return Err(self.foreign(&mut answer)),
                 code => return Err(unknown_code(code)),
             };
             // Once, and then exactly the lease that was seen.
@@ -387,14 +390,13 @@ impl Store for RedisStore {
 
     async fn inspect(&self, tag: &Tag, deadline: Instant) -> Result<Option<Occupant>, Fault> {
         let mut answer = self
-            .ask(&script::INSPECT, Way::Ordinary, deadline, |cmd| {
+            .ask(&script::INSPECT, Way::Ordinary, deadline, |cmd, _| {
                 cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
             })
             .await?;
         match answer.code {
             2 => Ok(None),
             3 => Ok(Some(self.lease(tag, &mut answer)?.0.into())),
-            5 => Err(self.foreign(&mut answer)),
             code => Err(unknown_code(code)),
         }
     }
@@ -402,7 +404,7 @@ impl Store for RedisStore {
     async fn probe(&self, deadline: Instant) -> Result<(), Fault> {
         // No tag is empty, so no lock stands at these keys.
         let key = |part| Key { prefix: &self.prefix, tag: "", part };
-        let arguments = |cmd: &mut Cmd| {
+        let arguments = |cmd: &mut Cmd, _: Instant| {
             cmd.arg(key("lock")).arg(key("fence"));
         };
         match self.ask(&script::PROBE, Way::Urgent, deadline, arguments).await?.code {
@@ -417,7 +419,7 @@ impl Store for RedisStore {
         // SCAN may name a key twice.
         let mut found = std::collections::BTreeMap::new();
         loop {
-            let arguments = |cmd: &mut Cmd| {
+            let arguments = |cmd: &mut Cmd, _: Instant| {
                 cmd.arg(&cursor[..]).arg(&pattern).arg(LIST_PAGE);
             };
             let (value, _) = self.run(&script::LIST, Way::Alone, deadline, arguments).await?;
@@ -432,14 +434,6 @@ impl Store for RedisStore {
 }
 
 impl RedisStore {
-    /// What stands at the key is not a lock: says why.
-    fn foreign(&self, answer: &mut Answer) -> Fault {
-        match answer.pttl() {
-            Ok(_) => Fault::new(FaultKind::NotALock, "the value at the key is not a lease"),
-            Err(fault) => fault,
-        }
-    }
-
     /// A page of `list`: the next cursor, and the locks. A key that is none, or whose value is none, is left out.
     fn read_page(&self, value: Value) -> Result<(Vec<u8>, Vec<Occupant>), Fault> {
         let Value::Array(parts) = value else { return Err(unexpected("an array", &value)) };

@@ -11,12 +11,18 @@ use crate::{Fault, FaultKind, Fence};
 pub(super) struct Answer {
     pub(super) code: i64,
     pub(super) now_micros: u64,
+    /// The number that a brief reply holds.
+    brief: Option<i64>,
     rest: std::vec::IntoIter<Value>,
 }
 
 impl Answer {
     pub(super) fn read(value: Value) -> Result<Self, Fault> {
-        let Value::Array(parts) = value else { return Err(unexpected("an array", &value)) };
+        let parts = match value {
+            Value::Array(parts) => parts,
+            Value::BulkString(digits) => return Self::read_brief(&digits),
+            value => return Err(unexpected("an array or a string", &value)),
+        };
         let mut rest = parts.into_iter();
         let mut number = || match rest.next() {
             Some(Value::Int(number)) => Ok(number),
@@ -24,10 +30,28 @@ impl Answer {
         };
         let (code, now) = (number()?, number()?);
         let now_micros = u64::try_from(now).map_err(|_| unexpected("a time", &Value::Int(now)))?;
-        Ok(Self { code, now_micros, rest })
+        Ok(Self { code, now_micros, brief: None, rest })
+    }
+
+    /// What is usual comes as a string, which costs the server less than an array: the time in 16 digits, and a number after
+    /// it; where there is none, the time is that number too. It means code 1.
+    fn read_brief(digits: &[u8]) -> Result<Self, Fault> {
+        let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<i64>().ok();
+        let (now, after) = digits.split_at_checked(16).unwrap_or((digits, &[]));
+        let now = number(now).filter(|&now| now >= 0);
+        let brief = if after.is_empty() { now } else { number(after) };
+        match (now.and_then(|now| u64::try_from(now).ok()), brief) {
+            (Some(now_micros), Some(_)) => {
+                Ok(Self { code: 1, now_micros, brief, rest: Vec::new().into_iter() })
+            }
+            _ => Err(Fault::new(FaultKind::Protocol, "a reply of digits was expected, another string came")),
+        }
     }
 
     pub(super) fn number(&mut self) -> Result<i64, Fault> {
+        if let Some(number) = self.brief.take() {
+            return Ok(number);
+        }
         match self.rest.next() {
             Some(Value::Int(number)) => Ok(number),
             other => Err(unexpected("a number", &other.unwrap_or(Value::Nil))),

@@ -32,17 +32,58 @@ impl ToRedisArgs for Key<'_> {
 
 impl ToSingleRedisArg for Key<'_> {}
 
-/// A field of the lease, in which `|` and `%` are escaped.
-pub(super) struct Field<'a>(pub(super) &'a str);
+/// The holder's part of a lease that is to be granted: `|kind|holder id|holder name|note`.
+pub(super) struct Tail<'a> {
+    pub(super) kind: LeaseKind,
+    pub(super) holder: &'a Holder,
+    pub(super) note: &'a str,
+}
 
-impl ToRedisArgs for Field<'_> {
+impl ToRedisArgs for Tail<'_> {
     fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
         let mut arg = out.writer_for_next_arg();
-        let _ = escape(&mut arg, self.0, b"%|");
+        let _ = write!(arg, "|{}|", letter(self.kind));
+        let _ = escape(&mut arg, self.holder.id(), FIELD);
+        let _ = arg.write_all(b"|");
+        let _ = escape(&mut arg, self.holder.name(), FIELD);
+        let _ = arg.write_all(b"|");
+        let _ = escape(&mut arg, self.note, FIELD);
     }
 }
 
-impl ToSingleRedisArg for Field<'_> {}
+impl ToSingleRedisArg for Tail<'_> {}
+
+/// By what a lease is recognised as its holder's: `kind|holder id|`.
+#[derive(Clone, Copy)]
+pub(super) struct Badge<'a> {
+    pub(super) kind: LeaseKind,
+    pub(super) holder: &'a Holder,
+}
+
+impl ToRedisArgs for Badge<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut arg = out.writer_for_next_arg();
+        let _ = write!(arg, "{}|", letter(self.kind));
+        let _ = escape(&mut arg, self.holder.id(), FIELD);
+        let _ = arg.write_all(b"|");
+    }
+}
+
+impl ToSingleRedisArg for Badge<'_> {}
+
+/// A time or a fence in 16 digits, so that the scripts can compare it as text.
+pub(super) struct Digits(pub(super) u64);
+
+impl ToRedisArgs for Digits {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let _ = write!(out.writer_for_next_arg(), "{:016}", self.0.min(Fence::MAX.get()));
+    }
+}
+
+impl ToSingleRedisArg for Digits {}
+
+/// What is escaped in a field of the lease.
+const FIELD: &[u8] = b"%|";
 
 /// Writes `text` with each of the ASCII characters `special` as `%` and two hexadecimal digits.
 fn escape(out: &mut impl std::io::Write, text: &str, special: &[u8]) -> std::io::Result<()> {
@@ -70,7 +111,7 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(plain))
 }
 
-pub(super) fn kind_letter(kind: LeaseKind) -> &'static str {
+fn letter(kind: LeaseKind) -> &'static str {
     match kind {
         LeaseKind::Identity => "i",
         LeaseKind::Guard => "g",
@@ -86,8 +127,8 @@ pub(super) fn read_lease(tag: &Tag, value: &[u8], now_micros: u64, pttl: Duratio
         return None;
     }
     let token = Token::parse(field()?)?;
-    let fence = Fence::new(field()?.parse().ok()?)?;
-    let since = from_unix_millis(field()?.parse().ok()?);
+    let fence = Fence::new(digits(field()?, 16)?)?;
+    let since = from_unix_millis(digits(field()?, 13)?);
     let kind = match field()? {
         "i" => LeaseKind::Identity,
         "g" => LeaseKind::Guard,
@@ -100,6 +141,12 @@ pub(super) fn read_lease(tag: &Tag, value: &[u8], now_micros: u64, pttl: Duratio
     }
     let expires_at = server_time(now_micros) + pttl;
     Some(Lease { tag: tag.clone(), holder, kind, token: Some(token), fence, since, expires_at, note })
+}
+
+/// A number of exactly so many digits: the scripts find fields by their place.
+fn digits(text: &str, width: usize) -> Option<u64> {
+    let is_one = text.len() == width && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_one.then(|| text.parse().ok()).flatten()
 }
 
 /// The server's clock as a time.
@@ -170,7 +217,9 @@ mod tests {
 
         #[test]
         fn a_field_survives(text in nasty()) {
-            let written = String::from_utf8(bytes(&Field(&text))).unwrap();
+            let mut written = Vec::new();
+            escape(&mut written, &text, FIELD).unwrap();
+            let written = String::from_utf8(written).unwrap();
             prop_assert!(!written.contains('|'));
             prop_assert_eq!(unescape(&written).unwrap(), text);
         }

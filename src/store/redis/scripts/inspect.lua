@@ -4,14 +4,11 @@
 -- KEYS  1 lock    2 fence
 -- Replies, each with the server's time in µs second:
 --       2 now last                    nobody holds it; the last fence that is remembered, or -1
---       3 now pttl value              held
---       5 now pttl value              not a lock, or one that never ends
+--       3 now pttl value              held; or not a lock
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local value = redis.call('GET', KEYS[1])
 if not value then
   return {2, now, tonumber(string.match(redis.call('GET', KEYS[2]) or '', '^%d+') or -1)}
 end
-local pttl = redis.call('PTTL', KEYS[1])
-if pttl < 0 then return {5, now, pttl, value} end
-return {3, now, pttl, value}
+return {3, now, redis.call('PTTL', KEYS[1]), value}
