@@ -1,8 +1,8 @@
 //! [`Server`]: what Redis says of its clients, asked over a connection of the demo's own.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
-use redis::{Client, RedisResult, aio::MultiplexedConnection};
+use redis::{Client, RedisError, aio::MultiplexedConnection};
 
 /// A Redis server, and the one connection that looks at it.
 pub(crate) struct Server {
@@ -22,16 +22,16 @@ pub(crate) struct Clients {
 }
 
 impl Server {
-    pub(crate) async fn connect(address: SocketAddr) -> RedisResult<Self> {
-        let client = Client::open(format!("redis://{address}"))?;
-        let connection = client.get_multiplexed_async_connection().await?;
+    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let client = Client::open(format!("redis://{address}")).map_err(silent)?;
+        let connection = client.get_multiplexed_async_connection().await.map_err(silent)?;
         Ok(Self { client, connection })
     }
 
-    pub(crate) async fn clients(&mut self) -> RedisResult<Clients> {
+    pub(crate) async fn clients(&mut self) -> io::Result<Clients> {
         let mut info = redis::cmd("INFO");
         info.arg("clients").arg("stats");
-        let text: String = info.query_async(&mut self.connection).await?;
+        let text: String = info.query_async(&mut self.connection).await.map_err(silent)?;
         let number = |field: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
             value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
@@ -42,4 +42,9 @@ impl Server {
             max: number("maxclients"),
         })
     }
+}
+
+/// The driver's error repeats its source: one text is enough.
+fn silent(error: RedisError) -> io::Error {
+    io::Error::other(format!("redis does not answer: {error}"))
 }
