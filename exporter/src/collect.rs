@@ -163,3 +163,25 @@ impl Sources {
 async fn snapshot_of(service: &Service, deadline: Instant) -> Result<Snapshot, SnapshotError> {
     timeout_at(deadline, read_snapshot(&service.address)).await.unwrap_or(Err(SnapshotError::Timeout))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::config::CommandLine;
+
+    /// A scrape that still writes its page holds a look that has ended; nobody else may get its result.
+    #[tokio::test]
+    async fn a_look_that_has_ended_is_not_joined() {
+        let args = ["exporter", "--service=unix:/no/such.sock"].map(OsString::from);
+        let Ok(CommandLine::Run(config)) = CommandLine::parse(args) else {
+            panic!("that is a configuration")
+        };
+        let collector = Collector::new(config);
+        let first = collector.join();
+        assert!(Arc::ptr_eq(&first, &collector.join()));
+        first.collection.clone().wait_for(Collection::is_complete).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &collector.join()));
+    }
+}

@@ -9,7 +9,6 @@ use std::{
     fmt::{self, Display},
     net::SocketAddr,
     num::NonZeroU32,
-    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
@@ -108,6 +107,10 @@ settings! {
     CHECK = "config.check", "SPOOL_EXPORTER_CONFIG_CHECK";
 }
 
+const DEFAULT_LISTEN: &str = "127.0.0.1:19877";
+const DEFAULT_TIMEOUT: &str = "1s";
+const DEFAULT_LOG_LEVEL: &str = "info";
+
 /// Shows Prometheus what happens inside services that use spool-lock, and in their Redis.
 ///
 /// Each flag can be given as the environment variable beside it; the flag wins.
@@ -118,7 +121,7 @@ settings! {
 struct Flags {
     /// Where /metrics is served
     #[arg(long = LISTEN.flag, env = LISTEN.variable, hide_env_values = true, value_name = "IP:PORT",
-          default_value = "127.0.0.1:19877")]
+          default_value = DEFAULT_LISTEN)]
     listen_address: String,
 
     /// A service's snapshot: [NAME=]unix:PATH or [NAME=]http://127.0.0.1:PORT; PATH may be a pattern such as
@@ -133,7 +136,7 @@ struct Flags {
 
     /// A file that holds the URL of the Redis server
     #[arg(long = REDIS_URL_FILE.flag, env = REDIS_URL_FILE.variable, hide_env_values = true, value_name = "PATH")]
-    redis_url_file: Option<PathBuf>,
+    redis_url_file: Option<String>,
 
     /// Clients that the provider of Redis admits, where that is less than the server's maxclients
     #[arg(long = LIMIT.flag, env = LIMIT.variable, hide_env_values = true, value_name = "N")]
@@ -141,12 +144,12 @@ struct Flags {
 
     /// The longest that a scrape takes, 50ms to 9s
     #[arg(long = TIMEOUT.flag, env = TIMEOUT.variable, hide_env_values = true, value_name = "DURATION",
-          default_value = "1s")]
+          default_value = DEFAULT_TIMEOUT)]
     scrape_timeout: String,
 
     /// off, error, warn, info, debug or trace
     #[arg(long = LOG_LEVEL.flag, env = LOG_LEVEL.variable, hide_env_values = true, value_name = "LEVEL",
-          default_value = "info")]
+          default_value = DEFAULT_LOG_LEVEL)]
     log_level: String,
 
     /// Check the configuration and end: 0 if it is good, 2 if not
@@ -179,7 +182,7 @@ impl CommandLine {
 
 impl Config {
     fn from_flags(flags: &Flags, url_in_argument: bool) -> Result<Self, ConfigError> {
-        let listen = parsed(LISTEN, &flags.listen_address, |_| {
+        let listen = parsed(LISTEN, filled_or(&flags.listen_address, DEFAULT_LISTEN), |_| {
             "not an address; IP:PORT is, such as 127.0.0.1:19877".to_owned()
         })?;
         let services = services(&flags.service)?;
@@ -187,7 +190,7 @@ impl Config {
             parsed::<NonZeroU32>(LIMIT, text, |_| "not a number of clients; 1 or more is".to_owned())
         });
         let limit = limit.transpose()?;
-        let url = redis_url(filled(&flags.redis_url), flags.redis_url_file.as_deref(), url_in_argument)?;
+        let url = redis_url(filled(&flags.redis_url), filled(&flags.redis_url_file), url_in_argument)?;
         if services.is_empty() && url.is_none() {
             return Err(ConfigError::Conflict(format!("nothing to watch: give {SERVICE} or {REDIS_URL}")));
         }
@@ -198,8 +201,8 @@ impl Config {
             listen,
             services,
             redis: url.map(|url| RedisConfig { url, connection_limit: limit }),
-            scrape_timeout: scrape_timeout(&flags.scrape_timeout)?,
-            log_level: parsed(LOG_LEVEL, &flags.log_level, |_| {
+            scrape_timeout: scrape_timeout(filled_or(&flags.scrape_timeout, DEFAULT_TIMEOUT))?,
+            log_level: parsed(LOG_LEVEL, filled_or(&flags.log_level, DEFAULT_LOG_LEVEL), |_| {
                 "not a level; off, error, warn, info, debug and trace are".to_owned()
             })?,
         })
@@ -229,10 +232,10 @@ fn services(texts: &[String]) -> Result<Vec<ServiceSpec>, ConfigError> {
 
 fn redis_url(
     text: Option<&str>,
-    file: Option<&Path>,
+    file: Option<&str>,
     in_argument: bool,
 ) -> Result<Option<RedisUrl>, ConfigError> {
-    match (text, file.filter(|file| !file.as_os_str().is_empty())) {
+    match (text, file) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
             Err(ConfigError::Conflict(format!("give {REDIS_URL} or {REDIS_URL_FILE}, not both")))
@@ -250,8 +253,7 @@ fn redis_url(
             Ok(Some(url))
         }
         (None, Some(file)) => {
-            let shown = file.display().to_string();
-            let wrong = |wrong: String| value_error(REDIS_URL_FILE, &shown, wrong);
+            let wrong = |wrong: String| value_error(REDIS_URL_FILE, file, wrong);
             let text = std::fs::read_to_string(file)
                 .map_err(|error| wrong(format!("not readable ({error}); a file with one URL in it is")))?;
             let url = text
@@ -288,6 +290,10 @@ fn value_error(option: Setting, value: &str, wrong: String) -> ConfigError {
 /// An empty variable is one that was not set: that is how files of variables leave one out.
 fn filled(text: &Option<String>) -> Option<&str> {
     text.as_deref().map(str::trim).filter(|text| !text.is_empty())
+}
+
+fn filled_or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.trim().is_empty() { default } else { text }
 }
 
 #[cfg(test)]

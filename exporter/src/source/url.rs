@@ -41,19 +41,26 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // The library's own text could repeat a part of the URL; ours says what would be right.
-        let info = text.into_connection_info().map_err(|_| {
-            "not a Redis URL; redis://HOST:PORT/DB, rediss://HOST:PORT/DB or redis+unix:///PATH is".to_owned()
+        let info = text.into_connection_info().map_err(|_| match text.split_once("://") {
+            Some(("rediss" | "valkeys", _)) if !has_tls() => {
+                "a URL that needs TLS, which is not in this build; \
+                one with the feature tls-ring or tls-aws-lc has it, redis:// does without"
+                    .to_owned()
+            }
+            _ => "not a Redis URL; redis://HOST:PORT/DB, rediss://HOST:PORT/DB and redis+unix:///PATH are"
+                .to_owned(),
         })?;
-        if !info.addr().is_supported() {
-            return Err("rediss:// needs TLS, which is not in this build; \
-                        build with the feature tls-ring or tls-aws-lc, or use redis://"
-                .to_owned());
-        }
         // One command less to be allowed by an ACL; the name of the connection says who we are.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         Ok(Self { info: info.set_redis_settings(settings).set_tcp_settings(tcp), shown: mask(text) })
     }
+}
+
+/// Whether the client library was built with TLS; a feature of ours is not the only way to that.
+fn has_tls() -> bool {
+    let (host, port) = (String::new(), 0);
+    ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }.is_supported()
 }
 
 impl fmt::Display for RedisUrl {
