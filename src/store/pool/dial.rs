@@ -1,6 +1,6 @@
 //! [`Dialler`]: opens one connection, by way of deadpool-redis.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool::managed::Manager as _;
 use deadpool_redis::Manager;
@@ -10,7 +10,10 @@ use redis::{
     io::tcp::TcpSettings,
 };
 
-use super::PoolConfig;
+use super::{
+    PoolConfig,
+    resolver::{OneAddress, Resolver},
+};
 use crate::{Fault, FaultKind, store::classify};
 
 /// How long a silent peer is believed to be there, by the operating system.
@@ -22,6 +25,7 @@ pub(crate) struct Dialler {
     /// What the server shows for our connections in CLIENT LIST.
     name: String,
     connect_timeout: Duration,
+    addresses: Arc<OneAddress>,
 }
 
 impl Dialler {
@@ -51,7 +55,7 @@ impl Dialler {
         // RESP3 tells at once when the connection is gone.
         let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_tcp_settings(tcp).set_redis_settings(redis);
-        Ok(Self { info, name, connect_timeout: pool.connect_timeout })
+        Ok(Self { info, name, connect_timeout: pool.connect_timeout, addresses: Arc::default() })
     }
 
     /// Opens a connection. `watch` is told when it breaks, and dropped when its socket is gone: also when it never came to be.
@@ -60,6 +64,7 @@ impl Dialler {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
+            .set_dns_resolver(Resolver(self.addresses.clone()))
             .set_push_sender(watch);
         let manager = Manager::new_with_config(self.info.clone(), config).map_err(classify::of_dial)?;
         let open = async {
@@ -72,10 +77,14 @@ impl Dialler {
                 _ => Ok(connection),
             }
         };
-        match tokio::time::timeout(self.connect_timeout, open).await {
+        let outcome = match tokio::time::timeout(self.connect_timeout, open).await {
             Ok(outcome) => outcome.map_err(classify::of_dial),
             Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
+        };
+        if outcome.is_err() {
+            self.addresses.failed();
         }
+        outcome
     }
 
     /// Asks an idle connection whether it still answers, as deadpool-redis does before each use.

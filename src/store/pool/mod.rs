@@ -21,6 +21,7 @@ mod dial;
 mod growth;
 mod lane;
 mod meter;
+mod resolver;
 mod slots;
 mod usage;
 

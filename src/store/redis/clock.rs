@@ -25,12 +25,11 @@ impl ServerClock {
         let server = i64::try_from(server_micros).unwrap_or(i64::MAX);
         let lowest = server.saturating_sub(self.micros(received));
         let highest = server.saturating_sub(self.micros(sent));
-        // Replies that race here narrow the same offset, whichever comes last.
-        let kept = self.offset.load(Relaxed);
-        let offset = if kept < lowest { highest } else { kept.min(highest) };
-        if offset != kept {
-            self.offset.store(offset, Relaxed);
-        }
+        let narrowed = |kept: i64| {
+            Some(if kept < lowest { highest } else { kept.min(highest) }).filter(|&new| new != kept)
+        };
+        // Nothing to store is the usual case.
+        let _ = self.offset.fetch_update(Relaxed, Relaxed, narrowed);
     }
 
     /// What the server's clock shows at `instant` at the latest, in µs since 1970.

@@ -1,0 +1,215 @@
+//! The house stands: every room has a floor, uses only rooms on its own floor or below, and rooms of a floor have no cycle.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The floors, from the ground up; design notes stand in `docs/architecture.md`.
+const FLOORS: &[&[&str]] = &[
+    &[
+        "buckets", "endpoint", "error", "fault", "fence", "health", "holder", "lease", "lost", "stats",
+        "tag", "text", "time", "token", "ttl",
+    ],
+    &["meter"],
+    &["store"],
+    &["config", "inner"],
+    &[],
+    &["attempt"],
+    &[],
+    &["builder", "compat", "locks", "metrics", "snapshot"],
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The source files below a folder, but for unit tests.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a source folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The code of a file: no comments, no unit tests.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).expect("a source file");
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The room that a file belongs to: the first module of its path; none for `lib.rs`.
+fn room(path: &Path) -> Option<String> {
+    let path = path.strip_prefix(root().join("src")).expect("below src");
+    let first = path.components().next()?.as_os_str().to_str()?;
+    let room = first.strip_suffix(".rs").unwrap_or(first);
+    (room != "lib").then(|| room.to_owned())
+}
+
+/// All paths that a `use` tree after `crate::` names, one name deep: `{a::{b, c}, D}` gives a and D.
+fn heads(tree: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let list = match tree.strip_prefix('{') {
+        Some(list) => list,
+        None => {
+            let end = tree.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(tree.len());
+            return vec![tree[..end].to_owned()];
+        }
+    };
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.extend(heads(list[start..at].trim()));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// Where `lib.rs` gets each of its public names from.
+fn exports() -> BTreeMap<String, String> {
+    let lib = code(&root().join("src/lib.rs"));
+    let mut exports = BTreeMap::new();
+    for piece in lib.split("pub use ").skip(1) {
+        let path = piece.split(';').next().expect("an end").split_whitespace().collect::<String>();
+        let (from, names) = path.rsplit_once("::").expect("a path");
+        let room = from.split("::").next().expect("a room");
+        for name in names.trim_matches(['{', '}']).split(',').filter(|name| !name.is_empty()) {
+            exports.insert(name.to_owned(), room.to_owned());
+        }
+    }
+    exports
+}
+
+/// Which room uses which.
+fn edges() -> BTreeSet<(String, String)> {
+    let exports = exports();
+    let mut edges = BTreeSet::new();
+    for path in sources(&root().join("src")) {
+        let Some(from) = room(&path) else { continue };
+        for (at, _) in code(&path).match_indices("crate::") {
+            let code = code(&path);
+            for name in heads(&code[at + "crate::".len()..]) {
+                let to = exports.get(&name).cloned().unwrap_or(name);
+                if to != from {
+                    edges.insert((from.clone(), to));
+                }
+            }
+        }
+    }
+    edges
+}
+
+fn floor(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|rooms| rooms.contains(&room))
+}
+
+#[test]
+fn every_room_has_a_floor_and_every_floor_its_rooms() {
+    let rooms: BTreeSet<_> = sources(&root().join("src")).iter().filter_map(|path| room(path)).collect();
+    let listed: BTreeSet<_> =
+        FLOORS.iter().flat_map(|rooms| rooms.iter()).map(|room| (*room).to_owned()).collect();
+    assert_eq!(rooms, listed);
+}
+
+#[test]
+fn no_room_uses_one_above_it() {
+    let edges = edges();
+    assert!(edges.len() > 30, "the reader of the sources sees the edges: {edges:?}");
+    for (from, to) in &edges {
+        let (below, above) = (floor(to), floor(from));
+        assert!(below.is_some(), "{from} uses {to}, which is no room");
+        assert!(below <= above, "{from} (floor {above:?}) uses {to} (floor {below:?})");
+    }
+}
+
+#[test]
+fn rooms_of_one_floor_use_each_other_in_one_direction() {
+    let mut edges: Vec<_> = edges().into_iter().filter(|(from, to)| floor(from) == floor(to)).collect();
+    // Takes away, again and again, the rooms that use no other: what is left are cycles.
+    loop {
+        let using: BTreeSet<_> = edges.iter().map(|(from, _)| from.clone()).collect();
+        let before = edges.len();
+        edges.retain(|(_, to)| using.contains(to));
+        if edges.len() == before {
+            break;
+        }
+    }
+    assert!(edges.is_empty(), "cycles: {edges:?}");
+}
+
+#[test]
+fn only_the_cellar_names_the_client_library() {
+    for path in sources(&root().join("src")) {
+        let code = code(&path);
+        let room = room(&path).unwrap_or_default();
+        for (library, allowed) in
+            [("redis::", "store"), ("deadpool", "store"), ("prometheus::", "metrics compat")]
+        {
+            let named = code.match_indices(library).any(|(at, _)| {
+                !code[..at].ends_with([':', '_']) && !code[..at].ends_with(char::is_alphanumeric)
+            });
+            assert!(!named || allowed.contains(&room), "{} names {library}", path.display());
+        }
+    }
+}
+
+/// What a reader is promised about each top-level folder.
+#[test]
+fn every_folder_says_what_is_in_it() {
+    for folder in ["benches", "docs", "examples", "exporter", "grafana", "scripts", "src", "tests"] {
+        let page = fs::read_to_string(root().join(folder).join("README.md"));
+        let page = page.unwrap_or_else(|_| panic!("{folder}/README.md is missing"));
+        assert!(
+            (6..=60).contains(&page.lines().count()),
+            "{folder}/README.md has {} lines",
+            page.lines().count()
+        );
+    }
+}
+
+/// Every relative link of every page leads to a file.
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let mut folders: Vec<_> =
+        ["docs", "examples", "exporter", "grafana", "scripts", "src", "tests", "benches"]
+            .map(|f| root().join(f))
+            .into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            let elsewhere = target.is_empty() || target.contains("://");
+            let exists = || page.parent().is_some_and(|folder| folder.join(target).exists());
+            assert!(elsewhere || exists(), "{}: {link} leads nowhere", page.display());
+        }
+    }
+}
