@@ -52,6 +52,11 @@ fn demo_ends_by_itself_without_an_error() {
     let mut command = Command::new("bash");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo")).args(["--seconds", "5"]);
     command.current_dir("/").env("TMPDIR", dir.path()).env("CARGO_TARGET_DIR", target);
+    // A build with other features would replace the exporter under the tests that come after this one.
+    let features = [("tls-ring", cfg!(feature = "tls-ring")), ("tls-aws-lc", cfg!(feature = "tls-aws-lc"))];
+    for (feature, _) in features.iter().filter(|(_, is_on)| *is_on) {
+        command.args(["--features", feature]);
+    }
     // Cargo sets them for tests. The build script of ring looks at them, and would run again in the demo's build.
     let set_by_cargo = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars().filter(|(name, _)| set_by_cargo(name)) {
