@@ -1,0 +1,102 @@
+//! What `scripts/demo` shows: 50 workers on a Redis that accepts 25 clients.
+//!
+//! The script starts what each part needs, and ends it; a part can also be run alone:
+//!
+//! ```text
+//! scripts/demo --seconds 10
+//! cargo run --example demo -- per-request --redis 127.0.0.1:6379
+//! cargo run --example demo -- pooled      --redis 127.0.0.1:6379 --seconds 10
+//! ```
+//!
+//! `per-request` opens a connection for each request, as before the incident. `pooled` lets the same workers share the pool
+//! of the crate, and fails when anything failed or the server turned anybody away. `saturated` makes a pool too small on purpose
+//! and succeeds when Prometheus fires `SpoolPoolUtilizationHigh`.
+
+mod arguments;
+mod per_request;
+mod pooled;
+mod prometheus;
+mod relay;
+mod server;
+mod tally;
+mod worker;
+
+use std::{
+    error::Error,
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use spool_lock::{Config, SpoolLocks};
+
+use crate::{
+    arguments::{Arguments, Part},
+    pooled::{Alert, Run},
+    server::Server,
+};
+
+/// How many workers there are: those of the factory, on a busy day.
+const WORKERS: usize = 50;
+/// What a worker does between two questions to Redis, such as writing to the ledger.
+const WORK: Duration = Duration::from_millis(10);
+/// How long `per-request` goes on unless it is told.
+const CONTRAST: Duration = Duration::from_millis(2_500);
+/// How much later each reply arrives in `saturated`.
+const SLOW: Duration = Duration::from_millis(30);
+/// How long `saturated` waits for the alert unless it is told.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "demo: {error}{}", causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the part that was asked for, and says whether all went well.
+async fn run() -> Result<bool, Box<dyn Error>> {
+    let Some(arguments) = Arguments::parse(std::env::args().skip(1))? else {
+        say(arguments::USAGE)?;
+        return Ok(true);
+    };
+    let mut server = Server::connect(arguments.redis).await?;
+    let mut config = Config::new(&format!("redis://{}", arguments.redis))?;
+    config.snapshot = arguments.snapshot;
+    match arguments.part {
+        Part::PerRequest => {
+            per_request::show(&mut server, arguments.seconds.unwrap_or(CONTRAST)).await?;
+            Ok(true)
+        }
+        Part::Pooled => {
+            let locks = SpoolLocks::connect(config).await?;
+            Run { locks, alert: None, longest: arguments.seconds }.show(&mut server).await
+        }
+        Part::Saturated { prometheus } => {
+            config.url = format!("redis://{}", relay::start(arguments.redis, SLOW).await?).parse()?;
+            config.pool.depth = 1;
+            let locks = SpoolLocks::connect(config).await?;
+            let alert = Some(Alert { prometheus, name: "SpoolPoolUtilizationHigh" });
+            let longest = Some(arguments.seconds.unwrap_or(PATIENCE));
+            Run { locks, alert, longest }.show(&mut server).await
+        }
+    }
+}
+
+/// A line for whoever looks on. That nobody does any more ends the demo, without a panic.
+fn say(line: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// What stands behind an error: ours do not repeat their source.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    std::iter::successors(error.source(), |&cause| cause.source()).map(|cause| format!(": {cause}")).collect()
+}
