@@ -204,12 +204,12 @@ async fn what_is_not_a_lock_is_said_to_be_none_and_not_waited_for() {
         let command: Vec<_> =
             command.iter().map(|word| if *word == "KEY" { key.as_str() } else { *word }).collect();
         server.cmd(&command);
+        assert_eq!(locks.list().await.unwrap().value.len(), 1, "{name}: only locks are listed");
         let asked = Instant::now();
         let faults = Faults::of(&locks, &tag).await;
         assert!(asked.elapsed() < SOON / 2, "nothing waits for it");
         let expected = Faults { list: None, force_release: None, ..Faults::all(FaultKind::NotALock) };
         assert_eq!(faults, expected, "{name}");
-        assert_eq!(locks.list().await.unwrap().value.len(), 1, "{name}: only locks are listed");
 
         // The operator's call above has freed the place.
         let lease = locks.acquire(&tag, &worker()).await.unwrap();
