@@ -3,6 +3,8 @@
 //! Each test has a secret of its own. One subscriber hears every log line of this process at every level; a test looks for its
 //! secret in all of them.
 
+#![cfg(feature = "serde")]
+
 mod support;
 
 use std::{
@@ -17,7 +19,7 @@ use spool_lock::{
     Tag, Token, Ttl,
 };
 use support::{
-    Answer, FaultProxy, RedisServer, ScriptedServer, TlsFiles, eventually,
+    Answer, FaultProxy, RedisServer, ScriptedServer, eventually,
     proxy::{LostReply, named},
 };
 use tracing::{
@@ -259,7 +261,7 @@ async fn a_host_that_cannot_be_reached_is_named_without_the_password() {
 #[tokio::test]
 async fn a_tls_handshake_that_fails_does_not_tell_the_password() {
     let watch = Watch::for_secrets(["hunter2e"]);
-    let files = TlsFiles::generate();
+    let files = support::TlsFiles::generate();
     let server = RedisServer::builder().password("hunter2e").tls(&files).start();
     watch.error(&refused(&server.url()).await);
     let mut config = config(&server.url());

@@ -1,5 +1,7 @@
 //! Tags, ttls and the words of the JSON: what is written is what was meant, and what cannot be meant is not sent.
 
+#![cfg(all(feature = "memory", feature = "serde"))]
+
 mod support;
 
 use std::{
