@@ -22,9 +22,9 @@ pub enum AcquireError {
     /// The same holder holds it already: this lease stands, with its old fence and its ttl untouched.
     #[error("{} is already held by {}", .0.tag, .0.holder.id())]
     AlreadyHeld(Box<Lease>),
-    /// No answer came, and the lock may have been granted. Ask again with
+    /// No answer came, or none that is understood, and the lock may have been granted. Ask again with
     /// [`token`](crate::Acquire::token) to find out: a grant of the first try is then answered with its own fence.
-    #[error("the lock may have been granted, no answer came")]
+    #[error("the lock may have been granted, no clear answer came")]
     Ambiguous {
         /// The token of this call.
         token: Token,
@@ -78,9 +78,10 @@ pub enum ReleaseError {
         /// The last fence of the tag that the server remembers.
         last: Option<Fence>,
     },
-    /// No answer came, and the release may have been applied. Ask again with [`request`](crate::Release::request): a release
-    /// that was applied is then answered as released, whoever holds the tag by now.
-    #[error("the lock may have been released, no answer came")]
+    /// No answer came, or none that is understood, and the release may have been applied. Ask again with
+    /// [`request`](crate::Release::request): a release that was applied is then answered as released, whoever holds the tag
+    /// by now.
+    #[error("the lock may have been released, no clear answer came")]
     Ambiguous {
         /// The name of this call.
         request: RequestId,

@@ -2,6 +2,7 @@
 //!
 //! Every behaviour gets two front doors to one store, as two processes have them: `locks` and `other`.
 
+#![cfg(all(feature = "memory", feature = "serde"))]
 // Every behaviour is a test; the lint sees that only where `#[test]` stands on the function itself.
 #![allow(clippy::unwrap_used)]
 

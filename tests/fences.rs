@@ -1,5 +1,7 @@
 //! Fences order the grants of a tag, whatever becomes of their counter and of the server's clock.
 
+#![cfg(feature = "serde")]
+
 mod support;
 
 use std::{

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::Call;
+use super::{Call, may_have_happened};
 use crate::{
     ForceReleaseError, Occupant, ReleaseError, RequestId, Tag,
     inner::Inner,
@@ -31,7 +31,7 @@ pub(crate) async fn release(
                 NotYours::Free { last } => ReleaseError::NotHeld { last },
             })
         }
-        Err(fault) if fault.kind().is_ambiguous() => Err(ReleaseError::Ambiguous { request, fault }),
+        Err(fault) if may_have_happened(&fault) => Err(ReleaseError::Ambiguous { request, fault }),
         Err(fault) => Err(fault.into()),
     }
 }

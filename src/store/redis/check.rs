@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     RedisStore,
-    reply::unexpected,
+    reply::{discreet, unexpected},
     script,
     wire::{Key, server_time},
 };
@@ -125,7 +125,7 @@ impl RedisStore {
     async fn plain(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {
         match self.pool.call(|_| cmd, Way::Ordinary, deadline).await {
             Ok(reply) => Ok((reply.value, reply.sent)),
-            Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(fault)),
+            Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(discreet(fault))),
             Err(Refusal::NoScript) => Err(ConnectError::Fault(FaultKind::Protocol.into())),
         }
     }
