@@ -182,8 +182,7 @@ async fn a_demoted_master_refuses_what_it_is_asked_on_old_connections() {
 async fn what_is_not_a_lock_is_said_to_be_none_and_not_waited_for() {
     let server = RedisServer::start();
     let locks = connect(&server.url()).await;
-    let valid = format!("1|{}|1700000000000000|1700000000000|i|93||", "A".repeat(22));
-    let no_lease: [(&str, &[&str]); 13] = [
+    let no_lease: [(&str, &[&str]); 12] = [
         ("hash", &["HSET", "KEY", "holder", "93"]),
         ("list", &["RPUSH", "KEY", "93"]),
         ("set", &["SADD", "KEY", "93"]),
@@ -191,7 +190,6 @@ async fn what_is_not_a_lock_is_said_to_be_none_and_not_waited_for() {
         ("garbage", &["SET", "KEY", "garbage", "PX", "60000"]),
         ("garbage-for-ever", &["SET", "KEY", "garbage"]),
         ("empty", &["SET", "KEY", "", "PX", "60000"]),
-        ("lease-for-ever", &["SET", "KEY", &valid]),
         ("other-version", &["SET", "KEY", "2|AAAAAAAAAAAAAAAAAAAAAA|17|17|i|93||", "PX", "60000"]),
         ("no-fence", &["SET", "KEY", "1|AAAAAAAAAAAAAAAAAAAAAA||17|i|93||", "PX", "60000"]),
         ("no-holder", &["SET", "KEY", "1|AAAAAAAAAAAAAAAAAAAAAA|17|17|i|||", "PX", "60000"]),
@@ -221,6 +219,24 @@ async fn what_is_not_a_lock_is_said_to_be_none_and_not_waited_for() {
         locks.release_lease(&next).await.unwrap();
     }
     locks.release_lease(&sound).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_whose_ttl_was_taken_away_is_said_and_its_holder_may_still_end_it() {
+    let server = RedisServer::start();
+    let (locks, tag) = (connect(&server.url()).await, tag("TEST-02"));
+    let lease = locks.acquire(&tag, &worker()).await.unwrap();
+    server.cmd(&["PERSIST", "spool:{TEST-02}:lock"]);
+    match locks.acquire(&tag, &worker()).await {
+        Err(AcquireError::Fault(fault)) => assert_eq!(fault.kind(), FaultKind::NotALock),
+        other => panic!("{other:?}"),
+    }
+    match locks.extend(&tag, &worker(), Ttl::HOUR).await {
+        Err(ExtendError::Fault(fault)) => assert_eq!(fault.kind(), FaultKind::NotALock),
+        other => panic!("{other:?}"),
+    }
+    locks.release_lease(&lease).await.unwrap();
+    assert!(locks.acquire(&tag, &worker()).await.unwrap().fence > lease.fence);
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod stage;
-#[allow(unused_imports)] // each test uses a part of it
 #[path = "../../tests/support/mod.rs"]
 mod support;
 

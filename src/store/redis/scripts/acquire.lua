@@ -9,7 +9,7 @@
 --       1 now fence              granted under a fence ahead of the server's time
 --       0 now                    too late, nothing was done
 --       3 now pttl value         held: by this token since an earlier try, or by another
---       4 now fence              no fence can be minted: the next would not be an exact number
+--       4 now                    no fence can be minted: the next would not be an exact number
 -- The lock is the string 1|token|fence|since ms|kind|holder id|holder name|note, the fence key fence|request|request|…, whose
 -- requests are the last releases, written by release.lua. Times and fences are 16 digits (since 13), so they stand at fixed
 -- places and compare as text; each number that Lua has to make costs as much as a command.
@@ -21,17 +21,16 @@ local now = time[1] .. micros
 if now > ARGV[5] then return {0, tonumber(now)} end
 
 local kept = call('GET', KEYS[2])
-local last, requests = '', ''
-if kept then
-  last = sub(kept, 1, 16)
-  -- The newest three requests stay, 11 characters and a bar each; the release of this grant will be the fourth.
-  requests = sub(kept, #kept > 52 and -36 or 17)
-end
-local fence = now
-if now <= last or now <= ARGV[6] then
-  local next = math.max(tonumber(last) or 0, tonumber(ARGV[6])) + 1
-  if next >= 9007199254740991 then return {4, tonumber(now), next - 1} end
-  fence = string.format('%016.0f', next)
+local fence, requests = now, ''
+-- The newest three requests stay, 11 characters and a bar each; the release of this grant will be the fourth.
+if kept then requests = sub(kept, #kept > 52 and -36 or 17) end
+if now <= ARGV[6] or kept and (now <= kept or #kept % 12 ~= 4) then
+  -- The counter or the floor is ahead of the clock, or somebody else has written the counter: now by number.
+  local digits = string.match(kept or '', '^%d+') or '0'
+  local next = math.max(tonumber(digits), tonumber(ARGV[6])) + 1
+  if next >= 9007199254740991 then return {4, tonumber(now)} end
+  if next > tonumber(now) then fence = string.format('%016.0f', next) end
+  if #digits ~= 16 then requests = '' end
 end
 
 local since = time[1] .. sub(micros, 1, 3)

@@ -28,10 +28,10 @@ if sub(value, 57, 56 + #ARGV[2]) ~= ARGV[2] or fence < ARGV[3] or fence > ARGV[4
 end
 
 call('DEL', KEYS[1])
-if kept then
+if kept and kept >= fence then
   call('SET', KEYS[2], kept .. '|' .. ARGV[1], 'KEEPTTL')
 else
-  -- Somebody deleted the fence: the lease has it, and a day is what it is kept by default.
+  -- Somebody deleted or changed the counter: the lease has it, and a day is what it is kept by default.
   call('SET', KEYS[2], fence .. '|' .. ARGV[1], 'PX', 86400000)
 end
 return now .. sub(value, 43, 55)
