@@ -393,6 +393,43 @@ async fn a_late_release_spares_a_newer_lease_whose_fence_is_below_one_that_was_s
     assert_eq!(net.occupant().await.map(|it| it.fence), Some(new.fence));
 }
 
+/// A caller who still waits is told whose lease stands now; it is not ended on the strength of a call that is older than it.
+#[tokio::test]
+async fn a_slow_release_spares_the_newer_lease_and_tells_its_caller() {
+    let shim = ClockShim::build().unwrap();
+    for clock_set_back in ["never", "before", "meanwhile"] {
+        shim.shift(0);
+        let net = Net::before(RedisServer::builder().clock(&shim).start()).await;
+        let worker = &net.worker;
+        let ttl = Ttl::new(Duration::from_secs(5 * 3600)).unwrap();
+        net.near.acquire(&net.tag, worker).ttl(ttl).await.unwrap();
+        if clock_set_back == "before" {
+            // From here on the fences of the tag are ahead of the clock.
+            shim.shift(-3600);
+            net.far.inspect(&net.tag).await.unwrap();
+        }
+        let held = net.proxy.hold_requests(containing("TEST-02"));
+        let meanwhile = async {
+            held.caught(1).await;
+            net.near.release(&net.tag, worker).await.unwrap();
+            net.time_is_over().await;
+            let new = net.near.acquire(&net.tag, worker).await.unwrap();
+            if clock_set_back == "meanwhile" {
+                shim.shift(-3600);
+            }
+            held.release();
+            new
+        };
+        let (released, new) = tokio::join!(net.far.release(&net.tag, worker).into_future(), meanwhile);
+        match released {
+            Err(ReleaseError::NotHolder(occupant)) => assert_eq!(occupant.fence, new.fence),
+            other => panic!("clock set back: {clock_set_back}: {other:?}"),
+        }
+        assert_eq!(net.occupant().await.map(|it| it.fence), Some(new.fence));
+        net.far.release(&net.tag, worker).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_late_extend_spares_the_newer_lease_of_the_same_holder() {
     let net = Net::new().await;
