@@ -114,13 +114,14 @@ impl Future for Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let Some(reply) = self.reply.take() else { return };
+        let Some(mut reply) = self.reply.take() else { return };
         let (shared, lane, patience) = (self.shared.clone(), self.lane, self.patience);
         let runtime = self.shared.runtime.clone();
         // Spawned in any case, also when the patience is over: the eviction must precede the return of the slot, and neither
         // belongs into a drop that may run under a lock of the caller's.
         runtime.spawn(async move {
-            if tokio::time::timeout_at(patience, reply).await.is_err() {
+            // By reference: the reply holds the slot, and whoever waits for one must not get it on this lane.
+            if tokio::time::timeout_at(patience, &mut reply).await.is_err() {
                 shared.evict(lane, ClosedReason::Timeout);
             }
         });
