@@ -268,10 +268,14 @@ impl<C: Clone, P> Slots<C, P> {
         work
     }
 
-    /// The socket of a place is gone.
-    pub(super) fn place_freed(&mut self, now: Instant) -> Work<C, P> {
+    /// The socket of a place is gone, and with it `lane`, if we had not let go of it before.
+    pub(super) fn place_freed(&mut self, now: Instant, lane: Option<LaneId>) -> Work<C, P> {
         self.places -= 1;
         let mut work = Work::none();
+        let broken = self.lanes.iter().find(|open| Some(open.id) == lane && open.state != State::Evicted);
+        if let Some(id) = broken.map(|lane| lane.id) {
+            self.evict_through(id, ClosedReason::Disconnected, &mut work);
+        }
         self.settle_all(now, &mut work);
         work
     }
