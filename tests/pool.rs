@@ -6,6 +6,7 @@ mod connecting;
 mod eviction;
 #[allow(unused_imports, reason = "each test takes what it needs")]
 mod support;
-#[allow(dead_code, reason = "its other tests follow")]
+#[path = "pool/waiting.rs"]
+mod waiting;
 #[path = "pool/workers.rs"]
 mod workers;

@@ -183,6 +183,11 @@ impl<C: Clone, P> Slots<C, P> {
             return (Checkout::Granted(grant), work);
         }
         if self.waiting() >= self.config.max_waiters {
+            // Dials are made for those who wait; where nobody may, nobody else would ask for one.
+            if self.dialling == 0 && self.growth.allows(now, self.places, 0) {
+                self.begin_dial();
+                work.dials += 1;
+            }
             return (Checkout::Saturated, work);
         }
         let (sender, receiver) = oneshot::channel();
@@ -322,7 +327,7 @@ impl<C: Clone, P> Slots<C, P> {
             Duration::from_millis(500).min(self.config.idle_timeout / 2).min(self.config.idle_test / 2);
         let regular = now + rhythm.max(Duration::from_millis(5));
         match self.growth.resumes_at() {
-            Some(then) if then > now && self.waiting() > 0 => regular.min(then),
+            Some(then) if then > now => regular.min(then),
             _ => regular,
         }
     }

@@ -429,6 +429,30 @@ fn waiters_are_refused_when_nothing_is_left_to_wait_for() {
     assert_eq!(world.waiters.len(), 0);
 }
 
+/// The keeper slept through the end of a pause that nobody was waiting for when it fell asleep.
+#[test]
+fn a_pause_ends_on_time_also_for_those_who_come_later() {
+    let mut world = World::open(narrow(2, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dial_failed(FaultKind::Connect);
+    world.leave(0);
+    assert_eq!(world.slots.next_tick(world.now), world.now + Duration::from_millis(250));
+}
+
+/// The pool opened connections only for those who waited.
+#[test]
+fn whoever_is_refused_without_waiting_still_makes_the_pool_grow() {
+    let mut world = World::open(PoolConfig { max_waiters: 0, ..narrow(2, 1) });
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials, 1);
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials, 1, "one at a time");
+    world.dialled();
+    assert!(world.checkout(Way::Ordinary).is_some());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Checkout(Way),
@@ -531,7 +555,7 @@ fn calm_down(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_sequence_breaks_the_slots(
