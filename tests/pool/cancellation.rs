@@ -217,3 +217,48 @@ async fn a_call_may_be_dropped_at_any_await() {
     assert_as_after_connect(&locks, &server).await;
     assert_clean_round(&locks, 10).await;
 }
+
+/// Callers who leave in the moment in which they are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slot_that_nobody_takes_returns() {
+    let server = RedisServer::start();
+    let locks = connect(&server.url(), |config| {
+        config.pool.max_connections = 1;
+        config.pool.depth = 1;
+    })
+    .await;
+    let mut crew = JoinSet::new();
+    for number in 0..64 {
+        let locks = locks.clone();
+        crew.spawn(async move {
+            let mut dice = Dice(0x9E37_79B9_7F4A_7C15 + number);
+            let tag = Tag::new("TEST-02").expect("a tag");
+            let start = tokio::time::Instant::now();
+            let mut dropped = 0_u64;
+            while start.elapsed() < Duration::from_secs(3) {
+                let call = locks.inspect(&tag);
+                let spell = Duration::from_micros(dice.roll(3000));
+                if tokio::time::timeout(spell, call).await.is_err() {
+                    dropped += 1;
+                }
+                // In the line, or with a slot that has just been granted.
+                let mut call = Box::pin(locks.inspect(&tag));
+                std::future::poll_fn(|cx| {
+                    let _ = call.as_mut().poll(cx);
+                    Poll::Ready(())
+                })
+                .await;
+                tokio::task::yield_now().await;
+            }
+            dropped
+        });
+    }
+    let mut dropped = 0;
+    while let Some(outcome) = crew.join_next().await {
+        dropped += outcome.expect("no panic");
+    }
+    println!("{dropped} dropped");
+    let rest = at_rest(&locks).await;
+    assert_eq!((rest.report.active_connections, open(&rest)), (0, 1), "{rest:?}");
+    assert_clean_round(&locks, 10).await;
+}

@@ -1,6 +1,6 @@
 //! Calls that find the pool full: how they are told, how long they wait, who goes first, and what the numbers say meanwhile.
 
-use std::{sync::Mutex, time::Duration};
+use std::time::Duration;
 
 use spool_lock::{AcquireError, Config, FaultKind, PoolAlert, SpoolLocks, Tag};
 use tokio::{task::JoinSet, time::Instant};
@@ -32,14 +32,15 @@ fn tag(name: &str) -> Tag {
     Tag::new(name).expect("a tag")
 }
 
-type Outcome = Result<u64, AcquireError>;
+/// The number of the call and its fence: the server's order.
+type Outcome = Result<(usize, u64), AcquireError>;
 
 /// Starts an acquire of a tag of its own.
 fn start(crew: &mut JoinSet<Outcome>, locks: &SpoolLocks, number: usize, deadline: Duration) {
     let locks = locks.clone();
     crew.spawn(async move {
         let tag = tag(&format!("CALL-{number:02}"));
-        locks.acquire(&tag, &holder(number)).deadline(deadline).await.map(|lease| lease.fence.get())
+        locks.acquire(&tag, &holder(number)).deadline(deadline).await.map(|lease| (number, lease.fence.get()))
     });
 }
 
@@ -152,11 +153,10 @@ async fn those_who_wait_are_served_in_their_order() {
         waiting(&locks, u32::try_from(number).expect("few")).await;
     }
     held.release();
-    let mut fences = Vec::new();
-    let order = Mutex::new(&mut fences);
+    let mut fences = vec![0; 20];
     while let Some(outcome) = crew.join_next().await {
-        let fence = outcome.expect("no panic").expect("it is free");
-        order.lock().expect("no panic while it is held").push(fence);
+        let (number, fence) = outcome.expect("no panic").expect("it is free");
+        fences[number] = fence;
     }
     assert!(fences.is_sorted(), "{fences:?}");
 }
