@@ -1,18 +1,23 @@
-//! [`Permit`]: the right to one operation on a lane; [`Flight`]: that operation, which outlives a caller who gives up.
+//! [`Cable`]: the connection of a lane; [`Permit`]: the right to one operation on it; [`Flight`]: that operation, which outlives
+//! a caller who gives up.
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use redis::{
-    Cmd, PushInfo, PushKind, RedisResult, Value,
+    Cmd, PushInfo, RedisResult, Value,
     aio::{AsyncPushSender, MultiplexedConnection, SendError},
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Shared,
@@ -23,19 +28,65 @@ use crate::{ClosedReason, FaultKind, store::classify};
 /// A call that is cut short below this says nothing about the lane it was on.
 const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
 
+/// A connection, and the news that its socket is gone.
+#[derive(Clone)]
+pub(super) struct Cable {
+    pub(super) connection: MultiplexedConnection,
+    cut: Arc<Cut>,
+}
+
+impl Cable {
+    /// Sends `cmd` and awaits its reply, or the end of the socket.
+    async fn send(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        tokio::select! {
+            biased;
+            reply = self.connection.send_packed_command(cmd) => match reply {
+                Ok(Value::ServerError(error)) => Err(error.into()),
+                reply => reply,
+            },
+            () = self.cut.told() => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        }
+    }
+}
+
+/// Tells everybody on a lane that its socket is gone.
+///
+/// The driver does not tell everybody: a command that is handed to it in the very moment in which its task ends lies in the
+/// channel for as long as anybody could send there (tokio's `mpsc`), and whoever waits for its reply is one of them.
+#[derive(Default)]
+struct Cut {
+    done: AtomicBool,
+    news: Notify,
+}
+
+impl Cut {
+    fn tell(&self) {
+        self.done.store(true, SeqCst);
+        self.news.notify_waiters();
+    }
+
+    async fn told(&self) {
+        // Made before the look: it hears what is told between the two.
+        let news = self.news.notified();
+        if !self.done.load(SeqCst) {
+            news.await;
+        }
+    }
+}
+
 /// One slot of a lane. Dropped, the slot returns.
 pub(super) struct Permit {
     shared: Arc<Shared>,
     lane: LaneId,
-    connection: MultiplexedConnection,
+    cable: Cable,
     since: Instant,
     evict: Option<ClosedReason>,
 }
 
 impl Permit {
-    pub(super) fn new(shared: Arc<Shared>, grant: Grant<MultiplexedConnection>) -> Self {
-        let Grant { lane, connection } = grant;
-        Self { shared, lane, connection, since: Instant::now(), evict: None }
+    pub(super) fn new(shared: Arc<Shared>, grant: Grant<Cable>) -> Self {
+        let Grant { lane, connection: cable } = grant;
+        Self { shared, lane, cable, since: Instant::now(), evict: None }
     }
 
     pub(super) fn since(&self) -> Instant {
@@ -47,10 +98,7 @@ impl Permit {
         let (shared, lane, since) = (self.shared.clone(), self.lane, self.since);
         let reply = Box::pin(async move {
             let mut permit = self;
-            let reply = match permit.connection.send_packed_command(&cmd).await {
-                Ok(Value::ServerError(error)) => Err(error.into()),
-                reply => reply,
-            };
+            let reply = permit.cable.send(&cmd).await;
             permit.evict = match &reply {
                 Ok(_) => None,
                 Err(error) => match classify::kind_of(error) {
@@ -109,38 +157,48 @@ impl Future for Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let Some(reply) = self.reply.take() else { return };
+        let Some(mut reply) = self.reply.take() else { return };
         let (shared, lane, patience) = (self.shared.clone(), self.lane, self.patience);
         let runtime = self.shared.runtime.clone();
         // Spawned in any case, also when the patience is over: the eviction must precede the return of the slot, and neither
         // belongs into a drop that may run under a lock of the caller's.
         runtime.spawn(async move {
-            if tokio::time::timeout_at(patience, reply).await.is_err() {
+            // By reference: the reply holds the slot, and whoever waits for one must not get it on this lane.
+            if tokio::time::timeout_at(patience, &mut reply).await.is_err() {
                 shared.evict(lane, ClosedReason::Timeout);
             }
         });
     }
 }
 
-/// Sits in the driver of one connection: hears that it broke, and is dropped with its socket.
+/// Sits in the driver of one connection and is dropped with its socket; until it is known what became of the dial, the dialling
+/// task has it too.
 pub(super) struct Watch {
     shared: Weak<Shared>,
-    lane: Arc<OnceLock<LaneId>>,
+    /// The lane that was made of the connection.
+    lane: OnceLock<LaneId>,
+    cut: Arc<Cut>,
 }
 
 impl Watch {
-    pub(super) fn new(shared: &Arc<Shared>, lane: Arc<OnceLock<LaneId>>) -> Self {
-        Self { shared: Arc::downgrade(shared), lane }
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::downgrade(shared), lane: OnceLock::new(), cut: Arc::default() }
+    }
+
+    /// The connection that this watches.
+    pub(super) fn cable(&self, connection: MultiplexedConnection) -> Cable {
+        Cable { connection, cut: self.cut.clone() }
+    }
+
+    pub(super) fn is_lane(&self, lane: LaneId) {
+        // Once for each dial.
+        let _ = self.lane.set(lane);
     }
 }
 
 impl AsyncPushSender for Watch {
-    fn send(&self, push: PushInfo) -> Result<(), SendError> {
-        if let (PushKind::Disconnection, Some(shared), Some(&lane)) =
-            (push.kind, self.shared.upgrade(), self.lane.get())
-        {
-            shared.evict(lane, ClosedReason::Disconnected);
-        }
+    fn send(&self, _: PushInfo) -> Result<(), SendError> {
+        // A driver that says that it was disconnected drops us with its next breath.
         Ok(())
     }
 }
@@ -148,8 +206,10 @@ impl AsyncPushSender for Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            let work = shared.lock().place_freed(Instant::now());
+            let work = shared.lock().place_freed(Instant::now(), self.lane.get().copied());
             shared.perform(work);
         }
+        // After the eviction: a slot that returns now returns to no open lane.
+        self.cut.tell();
     }
 }

@@ -27,17 +27,17 @@ mod usage;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{Cmd, RedisResult, Value};
 use tokio::{sync::Notify, time::Instant};
 
 pub use self::config::PoolConfig;
 pub(crate) use self::{dial::Dialler, slots::Way};
 use self::{
-    lane::{Permit, Watch},
+    lane::{Cable, Permit, Watch},
     meter::PoolMeter,
     slots::{Checkout, LaneId, Slots, WaiterId, Work},
 };
@@ -75,13 +75,13 @@ impl From<Fault> for Refusal {
     }
 }
 
-type LaneWork = Work<MultiplexedConnection, Permit>;
+type LaneWork = Work<Cable, Permit>;
 
 struct Shared {
     config: PoolConfig,
     dialler: Dialler,
     runtime: tokio::runtime::Handle,
-    slots: Mutex<Slots<MultiplexedConnection, Permit>>,
+    slots: Mutex<Slots<Cable, Permit>>,
     meter: PoolMeter,
     /// Wakes the keeper before its time.
     wake: Arc<Notify>,
@@ -227,7 +227,7 @@ impl Drop for InLine<'_> {
 
 impl Shared {
     /// The lock is held for a few lines, and never while anything else is called: a panic cannot leave the slots half-changed.
-    fn lock(&self) -> MutexGuard<'_, Slots<MultiplexedConnection, Permit>> {
+    fn lock(&self) -> MutexGuard<'_, Slots<Cable, Permit>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -257,7 +257,7 @@ impl Shared {
         for test in tests {
             let shared = self.clone();
             self.runtime.spawn(async move {
-                let passed = shared.dialler.test(test.connection).await;
+                let passed = shared.dialler.test(test.connection.connection).await;
                 let work = shared.lock().tested(Instant::now(), test.lane, passed);
                 shared.perform(work);
             });
@@ -267,14 +267,12 @@ impl Shared {
     /// Opens a lane in a place that was taken for it.
     async fn dial(self: &Arc<Self>) -> Result<(), Fault> {
         let started = Instant::now();
-        let lane = Arc::new(OnceLock::new());
-        let watch = Watch::new(self, lane.clone());
-        match self.dialler.dial(watch).await {
+        let watch = Arc::new(Watch::new(self));
+        match self.dialler.dial(watch.clone()).await {
             Ok(connection) => {
                 self.meter.connection_create.observe(started.elapsed());
-                let (id, work) = self.lock().dialled(Instant::now(), connection);
-                // A connection that broke before this line is found broken by its first operation.
-                let _ = lane.set(id);
+                let (lane, work) = self.lock().dialled(Instant::now(), watch.cable(connection));
+                watch.is_lane(lane);
                 self.perform(work);
                 Ok(())
             }
@@ -282,6 +280,8 @@ impl Shared {
                 self.meter.create_failures.add_one(fault.kind());
                 tracing::warn!(kind = fault.kind().as_str(), "a connection to redis could not be opened");
                 let work = self.lock().dial_failed(Instant::now(), fault.kind());
+                // Not before: a place that came back from a dial that nobody knows to have failed is dialled from at once.
+                drop(watch);
                 self.perform(work);
                 if fault.kind() == FaultKind::ClosedInHandshake {
                     self.confirm_limit().await;
@@ -295,10 +295,10 @@ impl Shared {
 
     /// Asks a living lane whether the server is at its client limit: whoever is turned away is hardly ever told.
     async fn confirm_limit(&self) {
-        let Some(mut connection) = self.lock().any_connection() else { return };
+        let Some(mut cable) = self.lock().any_connection() else { return };
         let mut info = redis::cmd("INFO");
         info.arg("clients");
-        let asked = connection.send_packed_command(&info);
+        let asked = cable.connection.send_packed_command(&info);
         let Ok(Ok(reply)) = tokio::time::timeout(self.config.connect_timeout, asked).await else { return };
         if is_at_client_limit(reply).unwrap_or(false) {
             self.lock().growth.confirmed();

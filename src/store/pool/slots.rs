@@ -102,7 +102,9 @@ struct Lane<C> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// Carries one operation, or is being emptied for one, and takes no other.
+    /// Is being emptied for an operation that wants a lane alone, and takes no other.
+    Reserved,
+    /// Carries one operation alone.
     Alone,
     Testing,
     Evicted,
@@ -181,6 +183,11 @@ impl<C: Clone, P> Slots<C, P> {
             return (Checkout::Granted(grant), work);
         }
         if self.waiting() >= self.config.max_waiters {
+            // Dials are made for those who wait; where nobody may, nobody else would ask for one.
+            if self.dialling == 0 && self.growth.allows(now, self.places, 0) {
+                self.begin_dial();
+                work.dials += 1;
+            }
             return (Checkout::Saturated, work);
         }
         let (sender, receiver) = oneshot::channel();
@@ -212,7 +219,7 @@ impl<C: Clone, P> Slots<C, P> {
             if lane.is_idle() {
                 lane.idle_since = now;
                 self.busy -= 1;
-                if lane.state == State::Alone {
+                if matches!(lane.state, State::Reserved | State::Alone) {
                     lane.state = State::Open;
                 }
             }
@@ -268,10 +275,14 @@ impl<C: Clone, P> Slots<C, P> {
         work
     }
 
-    /// The socket of a place is gone.
-    pub(super) fn place_freed(&mut self, now: Instant) -> Work<C, P> {
+    /// The socket of a place is gone, and with it `lane`, if we had not let go of it before.
+    pub(super) fn place_freed(&mut self, now: Instant, lane: Option<LaneId>) -> Work<C, P> {
         self.places -= 1;
         let mut work = Work::none();
+        let broken = self.lanes.iter().find(|open| Some(open.id) == lane && open.state != State::Evicted);
+        if let Some(id) = broken.map(|lane| lane.id) {
+            self.evict_through(id, ClosedReason::Disconnected, &mut work);
+        }
         self.settle_all(now, &mut work);
         work
     }
@@ -316,7 +327,7 @@ impl<C: Clone, P> Slots<C, P> {
             Duration::from_millis(500).min(self.config.idle_timeout / 2).min(self.config.idle_test / 2);
         let regular = now + rhythm.max(Duration::from_millis(5));
         match self.growth.resumes_at() {
-            Some(then) if then > now && self.waiting() > 0 => regular.min(then),
+            Some(then) if then > now => regular.min(then),
             _ => regular,
         }
     }
@@ -398,14 +409,15 @@ impl<C: Clone, P> Slots<C, P> {
 
     /// Serves who can be served, opens what must be opened, and takes note of the level.
     fn settle_all(&mut self, now: Instant, work: &mut Work<C, P>) {
-        for way in [Way::Alone, Way::Urgent, Way::Ordinary] {
-            while !self.line(way).is_empty() {
-                let Some(grant) = self.take(now, way, work) else { break };
-                if let Some(waiter) = self.line(way).pop_front() {
-                    work.grants.push((waiter.sender, grant));
-                }
+        self.serve(now, Way::Alone, work);
+        if self.alone.is_empty() {
+            // Whoever a lane was being emptied for has gone, or has another.
+            for lane in self.lanes.iter_mut().filter(|lane| lane.state == State::Reserved) {
+                lane.state = State::Open;
             }
         }
+        self.serve(now, Way::Urgent, work);
+        self.serve(now, Way::Ordinary, work);
         while self.wants_dial() && self.growth.allows(now, self.places, self.dialling) {
             self.begin_dial();
             work.dials += 1;
@@ -414,26 +426,29 @@ impl<C: Clone, P> Slots<C, P> {
         self.note(now);
     }
 
+    fn serve(&mut self, now: Instant, way: Way, work: &mut Work<C, P>) {
+        while !self.line(way).is_empty() {
+            let Some(grant) = self.take(now, way, work) else { break };
+            if let Some(waiter) = self.line(way).pop_front() {
+                work.grants.push((waiter.sender, grant));
+            }
+        }
+    }
+
     fn wants_dial(&self) -> bool {
         let shared = (self.urgent.len() + self.ordinary.len()).div_ceil(self.config.depth as usize);
         (self.dialling as usize) < shared + self.alone.len()
     }
 
-    /// Empties a lane for who wants one alone and cannot have a new one.
+    /// Begins to empty a lane for who wants one alone and cannot have a new one.
     fn reserve(&mut self) {
-        let reserved = self.lanes.iter().any(|lane| lane.state == State::Alone);
-        if self.alone.is_empty() {
-            // Whoever it was emptied for has gone: a lane that carries exactly its one operation stays alone.
-            for lane in
-                self.lanes.iter_mut().filter(|lane| lane.state == State::Alone && lane.started.len() != 1)
-            {
-                lane.state = State::Open;
-            }
-        } else if !reserved && self.dialling == 0 {
-            let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open);
-            if let Some(lane) = open.min_by_key(|lane| lane.started.len()) {
-                lane.state = State::Alone;
-            }
+        let is_taken = |lane: &Lane<C>| matches!(lane.state, State::Reserved | State::Alone);
+        if self.alone.is_empty() || self.dialling > 0 || self.lanes.iter().any(is_taken) {
+            return;
+        }
+        let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open);
+        if let Some(lane) = open.min_by_key(|lane| lane.started.len()) {
+            lane.state = State::Reserved;
         }
     }
 
@@ -458,3 +473,6 @@ impl<C: Clone, P> Slots<C, P> {
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

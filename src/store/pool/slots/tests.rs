@@ -1,0 +1,583 @@
+//! A pool without sockets: the test plays the network, and looks at the slots after every step.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Receiver = oneshot::Receiver<Slot<()>>;
+
+/// What is outside the slots: sockets, dials, operations, tests, and those who wait.
+struct World {
+    slots: Slots<u32, ()>,
+    now: Instant,
+    config: PoolConfig,
+    last_connection: u32,
+    /// Sockets that are open, by connection; those that the slots have let go of are closing.
+    sockets: BTreeMap<u32, Socket>,
+    dials: u32,
+    /// Failed dials whose sockets are not gone yet.
+    failed: u32,
+    /// Operations under way, by lane.
+    operations: Vec<LaneId>,
+    tests: Vec<LaneId>,
+    waiters: Vec<(WaiterId, Receiver)>,
+    closed: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Socket {
+    Open,
+    Closing,
+}
+
+impl World {
+    fn new(config: PoolConfig) -> Self {
+        let now = Instant::now();
+        Self {
+            slots: Slots::new(config.clone(), now),
+            now,
+            config,
+            last_connection: 0,
+            sockets: BTreeMap::new(),
+            dials: 0,
+            failed: 0,
+            operations: Vec::new(),
+            tests: Vec::new(),
+            waiters: Vec::new(),
+            closed: 0,
+        }
+    }
+
+    /// A pool with one open lane.
+    fn open(config: PoolConfig) -> Self {
+        let mut world = Self::new(config);
+        world.slots.begin_dial();
+        world.dials = 1;
+        world.dialled();
+        world
+    }
+
+    fn state(&self, lane: LaneId) -> Option<State> {
+        self.slots.lanes.iter().find(|other| other.id == lane).map(|lane| lane.state)
+    }
+
+    fn took(&mut self, grant: &Grant<u32>) {
+        assert!(
+            matches!(self.state(grant.lane), Some(State::Open | State::Alone)),
+            "a slot of a lane that takes nothing"
+        );
+        assert_eq!(self.sockets[&grant.connection], Socket::Open);
+        self.operations.push(grant.lane);
+    }
+
+    fn perform(&mut self, work: Work<u32, ()>) {
+        let Work { grants, refusals, tests, drops, dials, closed } = work;
+        self.closed += closed.len() as u64;
+        for connection in drops {
+            if let Some(socket) = self.sockets.get_mut(&connection) {
+                *socket = Socket::Closing;
+            }
+        }
+        for (sender, grant) in grants {
+            self.took(&grant);
+            sender.send(Ok(())).expect("whoever left is not in the line");
+        }
+        for (sender, kind) in refusals {
+            sender.send(Err(kind)).expect("whoever left is not in the line");
+        }
+        self.tests.extend(tests.iter().map(|test| test.lane));
+        self.dials += dials;
+        self.check();
+    }
+
+    /// What holds after every step.
+    fn check(&mut self) {
+        let slots = &self.slots;
+        let depth = self.config.depth as usize;
+        let places = self.sockets.len() + (self.dials + self.failed) as usize;
+        assert_eq!(slots.places as usize, places, "every socket has its place");
+        assert!(slots.places <= self.config.max_connections, "{places} places");
+        assert!(slots.growth.limit <= self.config.max_connections && slots.growth.limit > 0);
+        assert_eq!(slots.dialling, self.dials);
+        let busy = slots.lanes.iter().filter(|lane| !lane.is_idle()).count();
+        assert_eq!(slots.busy as usize, busy);
+        for lane in &slots.lanes {
+            let under_way = self.operations.iter().filter(|other| **other == lane.id).count();
+            assert_eq!(lane.started.len(), under_way, "{:?}", lane.id);
+            assert!(under_way <= depth);
+            assert!(lane.started.iter().is_sorted(), "the front is the oldest");
+        }
+        assert!(slots.waiting() <= self.config.max_waiters);
+        let room = slots.lanes.iter().any(|lane| lane.has_room(self.now, depth));
+        assert!(
+            !room || (slots.urgent.is_empty() && slots.ordinary.is_empty()),
+            "somebody waits beside a free slot"
+        );
+        let empty = slots.lanes.iter().any(|lane| lane.state == State::Open && lane.is_idle());
+        assert!(!empty || slots.alone.is_empty(), "somebody waits for an idle lane");
+        let reserved = slots.lanes.iter().filter(|lane| lane.state == State::Reserved).count();
+        assert!(reserved <= usize::from(!slots.alone.is_empty()), "a lane is reserved for nobody");
+        self.waiters
+            .retain_mut(|(_, receiver)| receiver.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(
+            self.slots.waiting() as usize,
+            self.waiters.len(),
+            "who waits has neither slot nor refusal"
+        );
+    }
+
+    fn checkout(&mut self, way: Way) -> Option<LaneId> {
+        let (checkout, work) = self.slots.checkout(self.now, way);
+        let lane = match checkout {
+            Checkout::Granted(grant) => {
+                self.took(&grant);
+                Some(grant.lane)
+            }
+            Checkout::Waiting(id, receiver) => {
+                self.waiters.push((id, receiver));
+                None
+            }
+            Checkout::Saturated => {
+                assert!(self.slots.waiting() >= self.config.max_waiters);
+                None
+            }
+        };
+        self.perform(work);
+        lane
+    }
+
+    fn leave(&mut self, place: usize) {
+        let (id, receiver) = self.waiters.remove(place);
+        drop(receiver);
+        let work = self.slots.leave(self.now, id);
+        self.perform(work);
+    }
+
+    fn give_back(&mut self, place: usize, evict: Option<ClosedReason>) {
+        let lane = self.operations.remove(place);
+        let work = self.slots.give_back(self.now, lane, evict);
+        self.perform(work);
+    }
+
+    fn evict(&mut self, lane: LaneId) {
+        let work = self.slots.evict(self.now, lane, ClosedReason::Timeout);
+        self.perform(work);
+    }
+
+    fn dialled(&mut self) -> LaneId {
+        self.dials -= 1;
+        self.last_connection += 1;
+        self.sockets.insert(self.last_connection, Socket::Open);
+        let (id, work) = self.slots.dialled(self.now, self.last_connection);
+        self.perform(work);
+        id
+    }
+
+    fn dial_failed(&mut self, kind: FaultKind) {
+        self.dials -= 1;
+        self.failed += 1;
+        let work = self.slots.dial_failed(self.now, kind);
+        self.perform(work);
+        self.failed -= 1;
+        let work = self.slots.place_freed(self.now, None);
+        self.perform(work);
+    }
+
+    /// The sockets of connections that were let go of are gone.
+    fn sockets_close(&mut self) {
+        let closing = |world: &Self| {
+            let closing = world.sockets.iter().find(|(_, socket)| **socket == Socket::Closing);
+            closing.map(|(connection, _)| *connection)
+        };
+        while let Some(connection) = closing(self) {
+            self.sockets.remove(&connection);
+            let work = self.slots.place_freed(self.now, None);
+            self.perform(work);
+        }
+    }
+
+    /// The server closes the connection of a lane.
+    fn breaks(&mut self, lane: LaneId) {
+        let known = self.slots.lanes.iter().find(|other| other.id == lane);
+        if let Some(connection) = known.map(|lane| lane.connection)
+            && self.sockets.remove(&connection).is_some()
+        {
+            let work = self.slots.place_freed(self.now, Some(lane));
+            self.perform(work);
+        }
+    }
+
+    fn tested(&mut self, place: usize, passed: bool) {
+        let lane = self.tests.remove(place);
+        let work = self.slots.tested(self.now, lane, passed);
+        self.perform(work);
+    }
+
+    fn tick(&mut self) {
+        let work = self.slots.tick(self.now);
+        self.perform(work);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn in_flight(&self, lane: LaneId) -> usize {
+        self.operations.iter().filter(|other| **other == lane).count()
+    }
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+
+fn narrow(max_connections: u32, depth: u32) -> PoolConfig {
+    PoolConfig { max_connections, depth, max_waiters: 8, ..PoolConfig::default() }
+}
+
+#[test]
+fn the_first_lane_with_room_is_taken() {
+    let mut world = World::open(narrow(3, 2));
+    let first = world.checkout(Way::Ordinary).unwrap();
+    assert_eq!(world.checkout(Way::Ordinary), Some(first));
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    assert_eq!(world.dials, 1, "a new one only when every one is full");
+    let second = world.dialled();
+    assert_eq!((world.in_flight(first), world.in_flight(second)), (2, 1));
+    world.give_back(0, None);
+    assert_eq!(world.checkout(Way::Ordinary), Some(first));
+}
+
+#[test]
+fn one_dial_is_made_for_as_many_waiters_as_a_lane_carries() {
+    let mut world = World::open(narrow(20, 2));
+    for _ in 0..2 + 5 {
+        world.checkout(Way::Ordinary);
+    }
+    assert_eq!(world.dials, 3);
+}
+
+#[test]
+fn eviction_takes_the_older_lanes_along_and_keeps_their_places() {
+    let mut world = World::open(narrow(3, 1));
+    let first = world.checkout(Way::Ordinary).unwrap();
+    world.checkout(Way::Ordinary);
+    let second = world.dialled();
+    world.checkout(Way::Ordinary);
+    let third = world.dialled();
+    world.evict(second);
+    assert_eq!(world.closed, 2);
+    let states = [first, second, third].map(|lane| world.state(lane).unwrap());
+    assert_eq!(states, [State::Evicted, State::Evicted, State::Open]);
+    world.checkout(Way::Ordinary);
+    assert_eq!((world.dials, world.slots.places), (0, 3), "no place for another until they are gone");
+
+    world.give_back(0, None);
+    assert_eq!((world.state(first), world.dials), (None, 0), "its socket is still being closed");
+    world.sockets_close();
+    assert_eq!(world.dials, 1);
+}
+
+#[test]
+fn a_lane_whose_socket_is_gone_is_gone() {
+    let mut world = World::open(narrow(1, 1));
+    let lane = world.slots.lanes[0].id;
+    world.breaks(lane);
+    assert_eq!((world.closed, world.slots.places, world.slots.lanes.len()), (1, 0, 0));
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    assert_eq!(world.dials, 1);
+}
+
+#[test]
+fn urgent_waiters_go_first_and_each_line_in_its_order() {
+    let mut world = World::open(narrow(1, 1));
+    world.checkout(Way::Ordinary);
+    for way in [Way::Ordinary, Way::Ordinary, Way::Urgent, Way::Urgent] {
+        world.checkout(way);
+    }
+    let names: Vec<_> = world.waiters.iter().map(|(id, _)| id.0).collect();
+    let mut served = Vec::new();
+    for _ in 0..4 {
+        let before: Vec<_> = world.waiters.iter().map(|(id, _)| id.0).collect();
+        world.give_back(0, None);
+        let after: Vec<_> = world.waiters.iter().map(|(id, _)| id.0).collect();
+        served.extend(before.into_iter().filter(|id| !after.contains(id)));
+    }
+    assert_eq!(served, [names[2], names[3], names[0], names[1]]);
+}
+
+#[test]
+fn a_lane_is_emptied_for_who_wants_one_alone() {
+    let mut world = World::open(narrow(2, 2));
+    for _ in 0..3 {
+        world.checkout(Way::Ordinary);
+    }
+    let second = world.dialled();
+    assert_eq!(world.in_flight(second), 1);
+    world.checkout(Way::Alone);
+    assert_eq!(world.state(second), Some(State::Reserved), "the emptier of the two");
+    assert_eq!(world.checkout(Way::Ordinary), None, "it takes nobody else");
+    world.give_back(2, None);
+    assert_eq!((world.in_flight(second), world.state(second)), (1, Some(State::Alone)));
+    assert_eq!(world.waiters.len(), 1);
+    world.give_back(2, None);
+    assert_eq!((world.in_flight(second), world.state(second)), (1, Some(State::Open)), "the other is served");
+}
+
+/// The lane that was being emptied stood open beside those who waited: it was given back after they had been looked at.
+#[test]
+fn a_lane_that_is_no_longer_kept_is_used_at_once() {
+    let mut world = World::open(narrow(2, 3));
+    for _ in 0..3 {
+        world.checkout(Way::Ordinary);
+    }
+    let first = world.slots.lanes[0].id;
+    world.evict(first);
+    world.checkout(Way::Ordinary);
+    let second = world.dialled();
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Alone);
+    assert_eq!(world.state(second), Some(State::Reserved));
+    world.checkout(Way::Ordinary);
+    for _ in 0..3 {
+        world.give_back(0, None);
+    }
+    world.sockets_close();
+    let third = world.dialled();
+    assert_eq!((world.state(third), world.state(second)), (Some(State::Alone), Some(State::Open)));
+    assert_eq!((world.in_flight(second), world.waiters.len()), (3, 0));
+}
+
+#[test]
+fn a_lane_is_not_kept_for_who_has_gone() {
+    let mut world = World::open(narrow(2, 2));
+    for _ in 0..4 {
+        world.checkout(Way::Ordinary);
+    }
+    let second = world.dialled();
+    world.checkout(Way::Alone);
+    let reserved = world.slots.lanes.iter().find(|lane| lane.state == State::Reserved).unwrap().id;
+    world.leave(0);
+    assert_eq!(world.state(reserved), Some(State::Open));
+    assert!(world.in_flight(second) > 0);
+}
+
+#[test]
+fn a_stalled_lane_is_passed_over_until_its_reply_comes() {
+    let mut world = World::open(narrow(2, 4));
+    let first = world.checkout(Way::Ordinary).unwrap();
+    world.pass(STALLED);
+    assert_eq!(world.checkout(Way::Ordinary), Some(first), "slow is not stalled");
+    world.pass(MILLI);
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    let second = world.dialled();
+    assert_eq!(world.in_flight(second), 1);
+    world.give_back(0, None);
+    assert_eq!(world.checkout(Way::Ordinary), Some(first));
+}
+
+#[test]
+fn idle_lanes_are_closed_down_to_one() {
+    let patient = Duration::from_secs(3600);
+    let mut world = World::open(PoolConfig { idle_test: patient, ..narrow(3, 1) });
+    for _ in 0..3 {
+        world.checkout(Way::Ordinary);
+    }
+    world.dialled();
+    world.dialled();
+    for _ in 0..3 {
+        world.give_back(0, None);
+    }
+    world.pass(world.config.idle_timeout - MILLI);
+    world.tick();
+    assert_eq!(world.closed, 0);
+    world.pass(MILLI);
+    world.tick();
+    world.sockets_close();
+    assert_eq!((world.closed, world.slots.places), (2, 1));
+}
+
+#[test]
+fn a_long_idle_lane_is_tested_before_it_is_used() {
+    let mut world = World::open(narrow(2, 4));
+    world.pass(world.config.idle_test);
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    assert_eq!((world.tests.len(), world.dials), (1, 1), "and nobody waits for the test alone");
+    world.tested(0, true);
+    assert!(world.waiters.is_empty());
+    world.dialled();
+
+    world.give_back(0, None);
+    world.pass(world.config.idle_test);
+    world.tick();
+    assert_eq!(world.tests.len(), 2);
+    world.tested(1, false);
+    assert_eq!(world.closed, 1, "the older of the two");
+}
+
+#[test]
+fn waiters_are_refused_when_nothing_is_left_to_wait_for() {
+    let mut world = World::open(narrow(2, 1));
+    let lane = world.checkout(Way::Ordinary).unwrap();
+    world.checkout(Way::Ordinary);
+    world.dial_failed(FaultKind::Connect);
+    assert_eq!(world.waiters.len(), 1, "the lane may come free");
+    world.evict(lane);
+    world.pass(Duration::from_secs(1));
+    world.tick();
+    world.dial_failed(FaultKind::Connect);
+    assert_eq!(world.waiters.len(), 0);
+}
+
+/// The keeper slept through the end of a pause that nobody was waiting for when it fell asleep.
+#[test]
+fn a_pause_ends_on_time_also_for_those_who_come_later() {
+    let mut world = World::open(narrow(2, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dial_failed(FaultKind::Connect);
+    world.leave(0);
+    assert_eq!(world.slots.next_tick(world.now), world.now + Duration::from_millis(250));
+}
+
+/// The pool opened connections only for those who waited.
+#[test]
+fn whoever_is_refused_without_waiting_still_makes_the_pool_grow() {
+    let mut world = World::open(PoolConfig { max_waiters: 0, ..narrow(2, 1) });
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials, 1);
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials, 1, "one at a time");
+    world.dialled();
+    assert!(world.checkout(Way::Ordinary).is_some());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Checkout(Way),
+    Leave(usize),
+    GiveBack(usize, Option<ClosedReason>),
+    Evict(usize),
+    Breaks(usize),
+    Dialled,
+    DialFailed(FaultKind),
+    SocketsClose,
+    Tested(usize, bool),
+    Tick,
+    Pass(Duration),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let way = prop_oneof![5 => Just(Way::Ordinary), 3 => Just(Way::Urgent), 1 => Just(Way::Alone)];
+    let reason = prop_oneof![
+        6 => Just(None),
+        1 => Just(Some(ClosedReason::Disconnected)),
+        1 => Just(Some(ClosedReason::ReadOnly)),
+    ];
+    let kind = prop::sample::select(vec![
+        FaultKind::Connect,
+        FaultKind::Timeout,
+        FaultKind::ClosedInHandshake,
+        FaultKind::MaxClients,
+    ]);
+    let time = prop_oneof![4 => 0..50_u64, 2 => 200..1100_u64, 1 => 1000..70_000_u64];
+    prop_oneof![
+        12 => way.prop_map(Step::Checkout),
+        2 => any::<usize>().prop_map(Step::Leave),
+        8 => (any::<usize>(), reason).prop_map(|(place, reason)| Step::GiveBack(place, reason)),
+        1 => any::<usize>().prop_map(Step::Evict),
+        2 => any::<usize>().prop_map(Step::Breaks),
+        5 => Just(Step::Dialled),
+        1 => kind.prop_map(Step::DialFailed),
+        4 => Just(Step::SocketsClose),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(place, passed)| Step::Tested(place, passed)),
+        3 => Just(Step::Tick),
+        4 => time.prop_map(|millis| Step::Pass(Duration::from_millis(millis))),
+    ]
+}
+
+fn take_step(world: &mut World, step: Step) {
+    let pick = |length: usize, place: usize| (length > 0).then(|| place % length);
+    match step {
+        Step::Checkout(way) => drop(world.checkout(way)),
+        Step::Leave(place) => {
+            if let Some(place) = pick(world.waiters.len(), place) {
+                world.leave(place);
+            }
+        }
+        Step::GiveBack(place, reason) => {
+            if let Some(place) = pick(world.operations.len(), place) {
+                world.give_back(place, reason);
+            }
+        }
+        Step::Evict(place) => {
+            if let Some(place) = pick(world.slots.lanes.len(), place) {
+                world.evict(world.slots.lanes[place].id);
+            }
+        }
+        Step::Breaks(place) => {
+            if let Some(place) = pick(world.slots.lanes.len(), place) {
+                world.breaks(world.slots.lanes[place].id);
+            }
+        }
+        Step::Dialled if world.dials > 0 => drop(world.dialled()),
+        Step::DialFailed(kind) if world.dials > 0 => world.dial_failed(kind),
+        Step::Dialled | Step::DialFailed(_) => {}
+        Step::SocketsClose => world.sockets_close(),
+        Step::Tested(place, passed) => {
+            if let Some(place) = pick(world.tests.len(), place) {
+                world.tested(place, passed);
+            }
+        }
+        Step::Tick => world.tick(),
+        // Not checked here: what passes with time alone is noticed at the next step.
+        Step::Pass(time) => world.pass(time),
+    }
+}
+
+/// All goes well for as long as it takes.
+fn calm_down(world: &mut World) {
+    for _ in 0..500 {
+        world.sockets_close();
+        while world.dials > 0 {
+            world.dialled();
+        }
+        while !world.tests.is_empty() {
+            world.tested(0, true);
+        }
+        if !world.operations.is_empty() {
+            world.give_back(0, None);
+        }
+        world.pass(Duration::from_millis(500));
+        world.tick();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_breaks_the_slots(
+        max_connections in 1..6_u32,
+        depth in 1..4_u32,
+        max_waiters in 0..8_u32,
+        steps in prop::collection::vec(step(), 1..200),
+    ) {
+        let mut world = World::open(PoolConfig { max_waiters, ..narrow(max_connections, depth) });
+        for step in steps {
+            take_step(&mut world, step);
+        }
+        calm_down(&mut world);
+        let census = world.slots.census(world.now);
+        prop_assert!(world.waiters.is_empty(), "everyone is served, refused or left");
+        prop_assert_eq!((census.in_flight, census.waiting, census.dialling, census.draining), (0, 0, 0, 0));
+        prop_assert!(census.open <= 1, "{} lanes stay open without work", census.open);
+        prop_assert!(world.slots.lanes.iter().all(|lane| matches!(lane.state, State::Open | State::Testing)));
+        // And it works again.
+        if world.checkout(Way::Ordinary).is_none() && max_waiters > 0 {
+            calm_down(&mut world);
+            prop_assert!(world.waiters.is_empty());
+        }
+    }
+}

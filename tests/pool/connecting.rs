@@ -1,0 +1,137 @@
+//! Servers that are not there, or there and silent: every call is over in its time.
+
+use std::time::Duration;
+
+use spool_lock::{AcquireError, Config, ConnectError, FaultKind, SpoolLocks, Tag};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    support::{
+        FaultProxy, RedisServer, eventually, free_port,
+        proxy::{Close, named},
+    },
+    workers::{SOON, assert_clean_round, at_rest, connect, holder, millis, pool, work},
+};
+
+async fn refused(url: &str) -> (FaultKind, Duration) {
+    let mut config = Config::new(url).expect("a URL of the tests");
+    config.pool.connect_timeout = millis(300);
+    let asked = Instant::now();
+    match SpoolLocks::connect(config).await {
+        Err(ConnectError::Fault(fault)) => (fault.kind(), asked.elapsed()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn connecting_to_a_frozen_or_absent_server_fails_in_time() {
+    let (kind, spent) = refused(&format!("redis://127.0.0.1:{}", free_port())).await;
+    assert_eq!(kind, FaultKind::Connect);
+    assert!(spent < millis(200), "{spent:?}");
+
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    proxy.blackhole();
+    let (kind, spent) = refused(&proxy.url()).await;
+    assert_eq!(kind, FaultKind::Timeout);
+    assert!(spent >= millis(300) && spent < millis(450), "{spent:?}");
+
+    server.stop();
+    let (kind, spent) = refused(&server.url()).await;
+    assert_eq!(kind, FaultKind::Timeout);
+    assert!(spent >= millis(300) && spent < millis(450), "{spent:?}");
+    server.cont();
+    eventually(SOON, async || server.clients().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_server_is_told_within_the_deadline() {
+    let server = RedisServer::start();
+    let locks = connect(&server.url(), |config| {
+        config.deadline = millis(500);
+        config.pool.connect_timeout = millis(300);
+    })
+    .await;
+    server.stop();
+    for _ in 0..3 {
+        let mut crew = JoinSet::new();
+        for number in 0..40 {
+            let locks = locks.clone();
+            crew.spawn(async move {
+                let (tag, holder) = (Tag::new(format!("CALL-{number}")).expect("a tag"), holder(number));
+                let asked = Instant::now();
+                let kind = match locks.acquire(&tag, &holder).await {
+                    Err(AcquireError::Ambiguous { fault, .. } | AcquireError::Fault(fault)) => fault.kind(),
+                    other => panic!("{other:?}"),
+                };
+                (kind, asked.elapsed())
+            });
+        }
+        while let Some(outcome) = crew.join_next().await {
+            let (kind, spent) = outcome.expect("no panic");
+            assert!(matches!(kind, FaultKind::Timeout | FaultKind::CheckoutTimeout), "{kind:?}");
+            assert!(spent < millis(600), "{spent:?}");
+        }
+    }
+    server.cont();
+    eventually(SOON, async || locks.inspect(&Tag::new("TEST-02").expect("a tag")).await).await;
+    at_rest(&locks).await;
+    assert_clean_round(&locks, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absent_server_is_dialled_four_times_a_second() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let locks = connect(&proxy.url(), |config| config.pool.depth = 1).await;
+    proxy.refuse();
+    proxy.close_all(Close::Rst);
+    eventually(SOON, async || pool(&locks).slots == 0).await;
+    let before = proxy.connections_opened();
+    let tally = work(&locks, 50, Duration::from_secs(2)).await;
+    assert_eq!(tally.rounds, 0);
+    let dials = proxy.dials().split_off(before);
+    let first = *dials.first().expect("it was dialled");
+    let burst = dials.iter().filter(|at| **at - first < millis(200)).count();
+    println!("{burst} dials at once, {} in 2 s", dials.len());
+    // Up to four at once, until the first is known to have failed; then one each 250 ms.
+    assert!(burst <= 4, "{burst} dials at once");
+    assert!(dials.len() <= burst + 8, "{} dials in 2 s", dials.len());
+
+    proxy.heal();
+    eventually(SOON, async || locks.inspect(&Tag::new("TEST-02").expect("a tag")).await).await;
+    assert_eq!(pool(&locks).limit, 20, "an absent server says nothing about the limit");
+}
+
+/// A dial that had failed gave its place back before it was counted as failed: in a pool without another free place the next one
+/// began without a pause.
+#[tokio::test]
+async fn a_failed_dial_is_followed_by_a_pause() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let locks = connect(&proxy.url(), |config| {
+        config.pool.max_connections = 2;
+        config.pool.depth = 1;
+    })
+    .await;
+    let held = proxy.hold_requests(named("EVALSHA"));
+    let tag = Tag::new("TEST-02").expect("a tag");
+    let mut crew = JoinSet::new();
+    for number in 0..4 {
+        let (locks, tag) = (locks.clone(), tag.clone());
+        crew.spawn(async move { locks.inspect(&tag).await.map_err(|error| format!("{number}: {error}")) });
+        if number == 0 {
+            held.caught(1).await;
+            proxy.refuse();
+        }
+    }
+    eventually(SOON, async || proxy.connections_opened() >= 4).await;
+    let dials = proxy.dials();
+    let pauses: Vec<_> = dials.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= millis(200)), "{pauses:?}");
+    proxy.heal();
+    held.release();
+    while let Some(outcome) = crew.join_next().await {
+        outcome.expect("no panic").expect("it was waited for");
+    }
+}
