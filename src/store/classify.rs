@@ -54,8 +54,6 @@ pub(super) fn of_dial(error: RedisError) -> Fault {
         FaultKind::MaxClients
     } else {
         match kind_of(&error) {
-            // Nothing was sent yet: never a kind that leaves open what the server did.
-            FaultKind::Timeout => FaultKind::Connect,
             FaultKind::Disconnected => kind_of_io(&error, &text),
             kind => kind,
         }

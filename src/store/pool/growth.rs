@@ -12,6 +12,8 @@ use super::PoolConfig;
 use crate::{FaultKind, LimitReason};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a refusal lowers the limit although nobody has tried since.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Growth {
@@ -25,6 +27,7 @@ pub(super) struct Growth {
     failing: bool,
     pause: Duration,
     not_before: Option<Instant>,
+    failed_at: Option<Instant>,
 }
 
 impl Growth {
@@ -39,20 +42,30 @@ impl Growth {
             failing: false,
             pause: spacing,
             not_before: None,
+            failed_at: None,
         }
     }
 
-    /// Whether one more connection may be opened when `places` exist or are being opened, `dialling` of them the latter.
-    pub(super) fn allows(&self, now: Instant, places: u32, dialling: u32) -> bool {
+    /// Whether one more connection may be opened when `places` exist or are being opened, `dialling` of them the latter, and
+    /// there is a lane that can go on without it, or none.
+    pub(super) fn allows(&self, now: Instant, places: u32, dialling: u32, has_lane: bool) -> bool {
         let at_once = if self.failing { 1 } else { self.at_once };
-        let paused = self.not_before.is_some_and(|then| now < then);
+        let paused = self.resumes_at(has_lane).is_some_and(|then| now < then);
         let beyond_limit = places >= self.limit;
         places < self.max && dialling < at_once && !paused && (!beyond_limit || dialling == 0)
     }
 
-    /// When the pause after a failure ends.
-    pub(super) fn resumes_at(&self) -> Option<Instant> {
-        self.not_before
+    /// When the pause after a failure ends. The growing pause is for who can go on without another connection.
+    pub(super) fn resumes_at(&self, has_lane: bool) -> Option<Instant> {
+        let shortest = self.failed_at.map(|then| then + self.spacing);
+        if has_lane { self.not_before } else { shortest.min(self.not_before) }
+    }
+
+    /// A refusal that nobody has met again for long says nothing about now.
+    pub(super) fn forget(&mut self, now: Instant) {
+        if self.limit < self.max && self.failed_at.is_none_or(|then| now >= then + REMEMBERED) {
+            (self.limit, self.reason, self.pause) = (self.max, None, self.spacing);
+        }
     }
 
     /// A connection was opened; with it there are `open`.
@@ -71,6 +84,7 @@ impl Growth {
     /// A connection could not be opened; `existing` others exist.
     pub(super) fn failed(&mut self, now: Instant, kind: FaultKind, existing: u32) {
         self.failing = true;
+        self.failed_at = Some(now);
         let reason = match kind {
             FaultKind::MaxClients => Some(LimitReason::MaxClients),
             FaultKind::ClosedInHandshake => Some(LimitReason::ClosedInHandshake),
@@ -112,10 +126,10 @@ mod tests {
         let now = Instant::now();
         growth.failed(now, FaultKind::ClosedInHandshake, 8);
         assert_eq!((growth.limit, growth.reason), (8, Some(LimitReason::ClosedInHandshake)));
-        assert!(!growth.allows(now, 8, 0));
+        assert!(!growth.allows(now, 8, 0, true));
         growth.confirmed();
-        assert!(growth.allows(now + QUARTER, 8, 0), "one more is tried after the pause");
-        assert!(!growth.allows(now + QUARTER, 9, 1), "and no second beside it");
+        assert!(growth.allows(now + QUARTER, 8, 0, true), "one more is tried after the pause");
+        assert!(!growth.allows(now + QUARTER, 9, 1, true), "and no second beside it");
         for open in 9..=20 {
             growth.opened(open);
         }
@@ -130,11 +144,35 @@ mod tests {
         for _ in 0..9 {
             growth.failed(now, FaultKind::MaxClients, 3);
             growth.failed(now, FaultKind::MaxClients, 3);
-            let resumes = growth.resumes_at().unwrap();
+            let resumes = growth.resumes_at(true).unwrap();
             pauses.push((resumes - now).as_millis());
             now = resumes;
         }
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_long_pause_is_not_for_a_pool_that_lost_its_last_lane() {
+        let mut growth = Growth::new(&PoolConfig::default());
+        let mut now = Instant::now();
+        for _ in 0..8 {
+            growth.failed(now, FaultKind::MaxClients, 3);
+            now = growth.resumes_at(true).unwrap();
+        }
+        growth.failed(now, FaultKind::MaxClients, 3);
+        assert!(!growth.allows(now + 4 * QUARTER, 3, 0, true));
+        assert!(growth.allows(now + QUARTER, 0, 0, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_forgotten_after_a_minute_without_another() {
+        let mut growth = Growth::new(&PoolConfig::default());
+        let now = Instant::now();
+        growth.failed(now, FaultKind::MaxClients, 1);
+        growth.forget(now + REMEMBERED - QUARTER);
+        assert_eq!(growth.limit, 1);
+        growth.forget(now + REMEMBERED);
+        assert_eq!((growth.limit, growth.reason), (20, None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -144,8 +182,8 @@ mod tests {
         growth.failed(now, FaultKind::Connect, 0);
         growth.failed(now, FaultKind::ClosedInHandshake, 0);
         assert_eq!((growth.limit, growth.reason), (20, None));
-        assert!(!growth.allows(now + QUARTER / 2, 0, 0));
-        assert!(growth.allows(now + QUARTER, 0, 0));
-        assert!(!growth.allows(now + QUARTER, 1, 1), "one at a time while failing");
+        assert!(!growth.allows(now + QUARTER / 2, 0, 0, false));
+        assert!(growth.allows(now + QUARTER, 0, 0, false));
+        assert!(!growth.allows(now + QUARTER, 1, 1, false), "one at a time while failing");
     }
 }

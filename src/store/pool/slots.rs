@@ -93,8 +93,10 @@ struct Lane<C> {
     connection: C,
     /// When the operations in flight were started; replies come in the order of the requests, so the front is the oldest.
     started: VecDeque<Instant>,
-    /// When the last operation ended, or the lane was opened or tested.
+    opened_at: Instant,
+    /// When the last operation ended, or the lane was opened.
     idle_since: Instant,
+    /// When it was last known to answer.
     proven_at: Instant,
     state: State,
 }
@@ -182,9 +184,11 @@ impl<C: Clone, P> Slots<C, P> {
         if !overtakes && let Some(grant) = self.take(now, way, &mut work) {
             return (Checkout::Granted(grant), work);
         }
-        if self.waiting() >= self.config.max_waiters {
+        // Acquires that wait do not keep a release from waiting too.
+        let waiting = if way == Way::Urgent { count(self.urgent.len()) } else { self.waiting() };
+        if waiting >= self.config.max_waiters {
             // Dials are made for those who wait; where nobody may, nobody else would ask for one.
-            if self.dialling == 0 && self.growth.allows(now, self.places, 0) {
+            if self.dialling == 0 && self.may_dial(now) {
                 self.begin_dial();
                 work.dials += 1;
             }
@@ -211,8 +215,15 @@ impl<C: Clone, P> Slots<C, P> {
     /// An operation ended: its reply came, or nobody will ever wait for it again.
     pub(super) fn give_back(&mut self, now: Instant, id: LaneId, evict: Option<ClosedReason>) -> Work<C, P> {
         let mut work = Work::none();
+        let mut evict = evict;
         if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) {
             lane.started.pop_front();
+            // A new connection to a replica is to the same replica: one lane a second is enough to find out.
+            if evict == Some(ClosedReason::ReadOnly)
+                && now.saturating_duration_since(lane.opened_at) < STALLED
+            {
+                evict = None;
+            }
             if evict.is_none() && lane.state != State::Evicted {
                 lane.proven_at = now;
             }
@@ -252,7 +263,8 @@ impl<C: Clone, P> Slots<C, P> {
         self.last_lane += 1;
         let id = LaneId(self.last_lane);
         let started = VecDeque::with_capacity(self.config.depth.min(64) as usize);
-        let lane = Lane { id, connection, started, idle_since: now, proven_at: now, state: State::Open };
+        let state = State::Open;
+        let lane = Lane { id, connection, started, opened_at: now, idle_since: now, proven_at: now, state };
         self.lanes.push(lane);
         self.growth.opened(count(self.lanes.len()));
         let mut work = Work::none();
@@ -267,9 +279,10 @@ impl<C: Clone, P> Slots<C, P> {
         let mut work = Work::none();
         if self.dialling == 0 && !self.lanes.iter().any(|lane| lane.state != State::Evicted) {
             let lines = [&mut self.urgent, &mut self.ordinary, &mut self.alone];
-            work.refusals.extend(
-                lines.into_iter().flat_map(|line| line.drain(..)).map(|waiter| (waiter.sender, kind)),
-            );
+            // Nothing of theirs was sent: never a kind that leaves open what the server did.
+            let told = if kind.is_ambiguous() { FaultKind::Connect } else { kind };
+            let waiters = lines.into_iter().flat_map(|line| line.drain(..));
+            work.refusals.extend(waiters.map(|waiter| (waiter.sender, told)));
         }
         self.settle_all(now, &mut work);
         work
@@ -304,6 +317,7 @@ impl<C: Clone, P> Slots<C, P> {
     /// Closes and tests what has been idle long enough; at most one lane stays without work.
     pub(super) fn tick(&mut self, now: Instant) -> Work<C, P> {
         let mut work = Work::none();
+        self.growth.forget(now);
         let mut open = self.lanes.iter().filter(|lane| lane.state != State::Evicted).count();
         for lane in self.lanes.iter_mut().rev().filter(|lane| lane.state == State::Open && lane.is_idle()) {
             let idle_for = |since| now.saturating_duration_since(since);
@@ -326,7 +340,7 @@ impl<C: Clone, P> Slots<C, P> {
         let rhythm =
             Duration::from_millis(500).min(self.config.idle_timeout / 2).min(self.config.idle_test / 2);
         let regular = now + rhythm.max(Duration::from_millis(5));
-        match self.growth.resumes_at() {
+        match self.growth.resumes_at(self.has_lane()) {
             Some(then) if then > now => regular.min(then),
             _ => regular,
         }
@@ -384,6 +398,10 @@ impl<C: Clone, P> Slots<C, P> {
     /// Takes a slot of the first lane with room; a lane that has been idle for long is sent to its test instead.
     fn take(&mut self, now: Instant, way: Way, work: &mut Work<C, P>) -> Option<Grant<C>> {
         let depth = self.config.depth as usize;
+        // One at a time: long replies must not take every lane from the locks.
+        if way == Way::Alone && self.has_lane_in(State::Alone) {
+            return None;
+        }
         for lane in &mut self.lanes {
             if !lane.has_room(now, depth) || (way == Way::Alone && !lane.is_idle()) {
                 continue;
@@ -409,16 +427,12 @@ impl<C: Clone, P> Slots<C, P> {
 
     /// Serves who can be served, opens what must be opened, and takes note of the level.
     fn settle_all(&mut self, now: Instant, work: &mut Work<C, P>) {
-        self.serve(now, Way::Alone, work);
-        if self.alone.is_empty() {
-            // Whoever a lane was being emptied for has gone, or has another.
-            for lane in self.lanes.iter_mut().filter(|lane| lane.state == State::Reserved) {
-                lane.state = State::Open;
-            }
-        }
+        self.unreserve();
         self.serve(now, Way::Urgent, work);
+        self.serve(now, Way::Alone, work);
+        self.unreserve();
         self.serve(now, Way::Ordinary, work);
-        while self.wants_dial() && self.growth.allows(now, self.places, self.dialling) {
+        while self.wants_dial() && self.may_dial(now) {
             self.begin_dial();
             work.dials += 1;
         }
@@ -437,18 +451,40 @@ impl<C: Clone, P> Slots<C, P> {
 
     fn wants_dial(&self) -> bool {
         let shared = (self.urgent.len() + self.ordinary.len()).div_ceil(self.config.depth as usize);
-        (self.dialling as usize) < shared + self.alone.len()
+        let alone = !self.alone.is_empty() && !self.has_lane_in(State::Alone);
+        (self.dialling as usize) < shared + usize::from(alone)
+    }
+
+    fn may_dial(&self, now: Instant) -> bool {
+        self.growth.allows(now, self.places, self.dialling, self.has_lane())
+    }
+
+    fn has_lane(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.state != State::Evicted)
+    }
+
+    fn has_lane_in(&self, state: State) -> bool {
+        self.lanes.iter().any(|lane| lane.state == state)
     }
 
     /// Begins to empty a lane for who wants one alone and cannot have a new one.
     fn reserve(&mut self) {
-        let is_taken = |lane: &Lane<C>| matches!(lane.state, State::Reserved | State::Alone);
-        if self.alone.is_empty() || self.dialling > 0 || self.lanes.iter().any(is_taken) {
+        let is_served = self.has_lane_in(State::Reserved) || self.has_lane_in(State::Alone);
+        if self.alone.is_empty() || self.dialling > 0 || is_served {
             return;
         }
         let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open);
         if let Some(lane) = open.min_by_key(|lane| lane.started.len()) {
             lane.state = State::Reserved;
+        }
+    }
+
+    /// Stops emptying a lane for somebody who has gone, or has another.
+    fn unreserve(&mut self) {
+        if self.alone.is_empty() {
+            for lane in self.lanes.iter_mut().filter(|lane| lane.state == State::Reserved) {
+                lane.state = State::Open;
+            }
         }
     }
 
