@@ -13,7 +13,6 @@ mod eviction;
 mod lanes;
 #[path = "pool/limits.rs"]
 mod limits;
-#[allow(unused_imports, reason = "each test takes what it needs")]
 mod support;
 #[path = "pool/waiting.rs"]
 mod waiting;

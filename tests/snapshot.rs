@@ -2,7 +2,6 @@
 
 #![cfg(all(feature = "snapshot", unix))]
 
-#[allow(unused_imports, reason = "each test takes what it needs")]
 mod support;
 
 use std::{

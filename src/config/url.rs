@@ -25,6 +25,7 @@ impl StoreUrl {
         }
     }
 
+    #[cfg(feature = "memory")]
     /// The name of a memory store that is shared in the process.
     pub(crate) fn memory_name(&self) -> Option<&str> {
         match &self.0 {
@@ -57,7 +58,8 @@ impl FromStr for StoreUrl {
                 }
                 let database = url.path().trim_matches('/');
                 if needs_host && !database.is_empty() && database.parse::<u16>().is_err() {
-                    return Err(format!("{database:?} is no database number; {RIGHT}"));
+                    // Not the text itself: it may be the rest of a password that was not escaped.
+                    return Err(format!("the path is no database number; {RIGHT}"));
                 }
                 Ok(Self(Store::Redis(Box::new(url))))
             }
@@ -113,6 +115,7 @@ mod tests {
             "rediss://user:p@hunter2@localhost",
             "redis+unix:///run/redis.sock?pass=hunter2",
             "redis:/user:hunter2@localhost",
+            "redis://worker:12/hunter2@localhost",
             "hunter2@",
             "redis://user:hunter2@ho st",
         ] {

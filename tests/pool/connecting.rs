@@ -69,7 +69,9 @@ async fn a_silent_server_is_told_within_the_deadline() {
         }
         while let Some(outcome) = crew.join_next().await {
             let (kind, spent) = outcome.expect("no panic");
-            assert!(matches!(kind, FaultKind::Timeout | FaultKind::CheckoutTimeout), "{kind:?}");
+            // Connect: the lane was evicted, and no other could be opened.
+            let told = [FaultKind::Timeout, FaultKind::CheckoutTimeout, FaultKind::Connect];
+            assert!(told.contains(&kind), "{kind:?}");
             assert!(spent < millis(600), "{spent:?}");
         }
     }

@@ -54,7 +54,7 @@ async fn long_idle_lanes_are_tested_first() {
     assert_eq!(proxy.connections_opened(), 1);
 
     // A firewall forgets the connection: it is open and silent.
-    proxy.drop_replies(1, LostReply::Swallow, named("UNWATCH"));
+    proxy.drop_replies(1, LostReply::Swallow, named("PING"));
     eventually(SOON, async || proxy.replies_dropped() == 1).await;
     locks.inspect(&tag("TEST-02")).await.expect("the caller gets a connection that answers");
     eventually(SOON, async || pool(&locks).connections_closed_total["failed_test"] == 1).await;

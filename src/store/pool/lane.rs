@@ -138,9 +138,13 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// The caller's time is over: the lane has the shortest time that allows a verdict, from the start, to answer yet.
+    /// The caller's time is over. A lane that has had the shortest time that allows a verdict is evicted at once, so that the
+    /// caller's next try is not sent on it; one that has not may still answer.
     pub(super) fn give_up(mut self) {
         self.patience = self.patience.min(self.since + SHORTEST_VERDICT);
+        if self.patience <= Instant::now() {
+            self.shared.evict(self.lane, ClosedReason::Timeout);
+        }
     }
 }
 

@@ -109,7 +109,9 @@ impl World {
             assert!(under_way <= depth);
             assert!(lane.started.iter().is_sorted(), "the front is the oldest");
         }
-        assert!(slots.waiting() <= self.config.max_waiters);
+        let patient = slots.ordinary.len() + slots.alone.len();
+        assert!(patient <= self.config.max_waiters as usize, "{patient} wait");
+        assert!(slots.urgent.len() <= self.config.max_waiters as usize);
         let room = slots.lanes.iter().any(|lane| lane.has_room(self.now, depth));
         assert!(
             !room || (slots.urgent.is_empty() && slots.ordinary.is_empty()),
