@@ -64,8 +64,9 @@ impl World {
     }
 
     fn took(&mut self, grant: &Grant<u32>) {
+        // Reserved: it was given away before, in the same step, the lane began to be emptied.
         assert!(
-            matches!(self.state(grant.lane), Some(State::Open | State::Alone)),
+            matches!(self.state(grant.lane), Some(State::Open | State::Alone | State::Reserved)),
             "a slot of a lane that takes nothing"
         );
         assert_eq!(self.sockets[&grant.connection], Socket::Open);
@@ -118,7 +119,10 @@ impl World {
             "somebody waits beside a free slot"
         );
         let empty = slots.lanes.iter().any(|lane| lane.state == State::Open && lane.is_idle());
-        assert!(!empty || slots.alone.is_empty(), "somebody waits for an idle lane");
+        let turn = !slots.has_lane_in(State::Alone);
+        assert!(!(empty && turn) || slots.alone.is_empty(), "somebody waits for an idle lane");
+        let alone = slots.lanes.iter().filter(|lane| lane.state == State::Alone).count();
+        assert!(alone <= 1, "long replies take one lane at a time");
         let reserved = slots.lanes.iter().filter(|lane| lane.state == State::Reserved).count();
         assert!(reserved <= usize::from(!slots.alone.is_empty()), "a lane is reserved for nobody");
         self.waiters
