@@ -37,20 +37,49 @@ impl fmt::Debug for Token {
 
 /// The name of one release call, the same through all its repeats: 64 random bits.
 ///
-/// Redis remembers the last 4 of them for each tag, so that a repeated release is answered as the first one was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RequestId(u64);
+/// Redis remembers the last 4 of them for each tag, so that a repeated release is answered as the first one was. The one that
+/// an [`Ambiguous`](crate::ReleaseError::Ambiguous) release brings also says when the call was made: its repeat ends no lease
+/// that was granted since.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId {
+    id: u64,
+    /// The server's clock when the call was made, in µs since 1970.
+    made: Option<u64>,
+}
 
 impl RequestId {
-    /// Draws a new request id.
+    /// Draws a new request id, for a call that has yet to be made.
     pub fn random() -> Self {
         let mut bytes = [0; 8];
         fill(&mut bytes);
-        Self(u64::from_ne_bytes(bytes))
+        Self { id: u64::from_ne_bytes(bytes), made: None }
     }
 
     pub(crate) fn text(self) -> Text<11> {
-        Text::of(self.0.into())
+        Text::of(self.id.into())
+    }
+
+    pub(crate) fn made(self) -> Option<u64> {
+        self.made
+    }
+
+    /// The id of a call that is made now; of a repeat, unchanged.
+    pub(crate) fn stamped(self, now_micros: u64) -> Self {
+        Self { made: self.made.or(Some(now_micros)), ..self }
+    }
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for RequestId {}
+
+impl std::hash::Hash for RequestId {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
     }
 }
 
@@ -99,19 +128,28 @@ impl FromStr for RequestId {
     type Err = InvalidRequestId;
 
     fn from_str(text: &str) -> Result<Self, InvalidRequestId> {
-        parse::<11>(text).and_then(|number| u64::try_from(number).ok()).map(Self).ok_or(InvalidRequestId)
+        let (id, made) = match text.split_once('@') {
+            Some((id, made)) => (id, Some(made.parse().map_err(|_| InvalidRequestId)?)),
+            None => (text, None),
+        };
+        let id = parse::<11>(id).and_then(|number| u64::try_from(number).ok()).ok_or(InvalidRequestId)?;
+        Ok(Self { id, made })
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(self.text().as_bytes()).unwrap_or_default())
+        f.write_str(std::str::from_utf8(self.text().as_bytes()).unwrap_or_default())?;
+        match self.made {
+            Some(made) => write!(f, "@{made}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// The text is not a request id: 11 characters of the URL-safe base 64 alphabet are.
+/// The text is not a request id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a request id; 11 characters of A-Z a-z 0-9 - _ are")]
+#[error("not a request id; 11 characters of A-Z a-z 0-9 - _ are, also with @ and a number after them")]
 pub struct InvalidRequestId;
 
 #[cfg(test)]
@@ -129,8 +167,13 @@ mod tests {
 
     #[test]
     fn request_id_survives_its_text() {
-        for id in [RequestId(0), RequestId(u64::MAX), RequestId::random()] {
-            assert_eq!(id.to_string().parse(), Ok(id));
+        for id in [
+            RequestId { id: 0, made: None },
+            RequestId { id: u64::MAX, made: Some(u64::MAX) },
+            RequestId::random(),
+        ] {
+            let read: RequestId = id.to_string().parse().unwrap();
+            assert_eq!((read.id, read.made), (id.id, id.made));
         }
     }
 

@@ -260,6 +260,27 @@ async fn a_release_that_never_arrived_is_applied_by_its_repeat() {
 }
 
 #[tokio::test]
+async fn a_repeated_release_spares_a_lease_that_is_newer_than_its_first_try() {
+    let net = Net::new().await;
+    net.far.acquire(&net.tag, &net.worker).await.unwrap();
+    let held = net.proxy.hold_requests(containing("TEST-02"));
+    let release = net.far.release(&net.tag, &net.worker).deadline(SHORT);
+    let request = assert_release_ambiguous(release.await);
+    drop(held);
+    // The first try never arrived. Meanwhile the same worker ended that lease elsewhere, and took the spool anew.
+    net.near.release(&net.tag, &net.worker).await.unwrap();
+    let newer = net.near.acquire(&net.tag, &net.worker).await.unwrap();
+    match net.far.release(&net.tag, &net.worker).request(request).await {
+        Err(ReleaseError::NotHolder(occupant)) => assert_eq!(occupant.fence, newer.fence),
+        other => panic!("{other:?}"),
+    }
+    // It survives being written down.
+    let read: RequestId = request.to_string().parse().unwrap();
+    assert!(net.far.release(&net.tag, &net.worker).request(read).await.is_err());
+    assert_eq!(net.occupant().await.unwrap().fence, newer.fence);
+}
+
+#[tokio::test]
 async fn an_extend_whose_reply_was_lost_leaves_the_lease_held() {
     for how in LOST {
         let net = Net::new().await;

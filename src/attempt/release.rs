@@ -16,6 +16,8 @@ pub(crate) async fn release(
     deadline: Option<Duration>,
 ) -> Result<(), ReleaseError> {
     let call = Call::start(inner, Operation::Release, deadline);
+    // What a repeat of this call is to say of it.
+    let stamped = request.stamped(inner.store.now_micros());
     let outcome = inner.store.release(whose, request, call.deadline).await;
     match call.finish(outcome) {
         Ok(Released::Released { held }) => {
@@ -31,7 +33,7 @@ pub(crate) async fn release(
                 NotYours::Free { last } => ReleaseError::NotHeld { last },
             })
         }
-        Err(fault) if may_have_happened(&fault) => Err(ReleaseError::Ambiguous { request, fault }),
+        Err(fault) if may_have_happened(&fault) => Err(ReleaseError::Ambiguous { request: stamped, fault }),
         Err(fault) => Err(fault.into()),
     }
 }

@@ -56,6 +56,14 @@ macro_rules! either {
 }
 
 impl Store for AnyStore {
+    fn now_micros(&self) -> u64 {
+        match self {
+            Self::Redis(store) => store.now_micros(),
+            #[cfg(feature = "memory")]
+            Self::Memory(store) => store.now_micros(),
+        }
+    }
+
     async fn acquire(&self, ask: Ask<'_>, deadline: Instant) -> Result<Acquired, Fault> {
         either!(self, store => store.acquire(ask, deadline))
     }

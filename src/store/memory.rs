@@ -151,6 +151,10 @@ impl Entry {
 }
 
 impl Store for MemoryStore {
+    fn now_micros(&self) -> u64 {
+        self.shared.micros(Instant::now())
+    }
+
     async fn acquire(&self, ask: Ask<'_>, _: Instant) -> Result<Acquired, Fault> {
         let Ask { tag, holder, kind, token, ttl, note } = ask;
         self.shared.with(tag, |entry, now| {
@@ -203,6 +207,10 @@ impl Store for MemoryStore {
             }
             let since = match entry.meant(&whose) {
                 Err(not) => return Released::Not(not),
+                // A repeat, and this was granted after the first try was made.
+                Ok(Held { lease, .. }) if request.made().is_some_and(|made| lease.fence.get() > made) => {
+                    return Released::Not(NotYours::Occupied(lease.clone().into()));
+                }
                 Ok(held) => held.lease.since,
             };
             entry.held = None;

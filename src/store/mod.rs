@@ -105,7 +105,11 @@ pub(crate) trait Store {
         deadline: Instant,
     ) -> impl Future<Output = Result<Extended, Fault>> + Send;
 
-    /// Ends a lease; repeated with the same `request`, it is answered as it was the first time.
+    /// What the store's clock shows now at the latest, in µs since 1970.
+    fn now_micros(&self) -> u64;
+
+    /// Ends a lease; repeated with the same `request`, it is answered as it was the first time. A `request` that says when it
+    /// was made ends no lease that was granted since.
     fn release(
         &self,
         whose: Whose<'_>,

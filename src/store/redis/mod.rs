@@ -250,6 +250,10 @@ impl RedisStore {
 }
 
 impl Store for RedisStore {
+    fn now_micros(&self) -> u64 {
+        self.clock.at(Instant::now())
+    }
+
     async fn acquire(&self, ask: Ask<'_>, deadline: Instant) -> Result<Acquired, Fault> {
         let Ask { tag, holder, kind, token, ttl, note } = ask;
         let floor = self.floor();
@@ -343,15 +347,19 @@ impl Store for RedisStore {
         deadline: Instant,
     ) -> Result<Released, Fault> {
         let made = Instant::now();
-        let request = request.text();
+        let name = request.text();
         let badge = Badge { kind: whose.kind, holder: whose.holder };
         let (mut lowest, mut highest) = self.bounds(&whose, made);
-        let mut again = false;
+        // A repeat keeps to the bounds of the first try.
+        let mut again = request.made().is_some();
+        if let (Some(first), None) = (request.made(), whose.fence) {
+            highest = first;
+        }
         loop {
             let mut answer = self
                 .write(&script::RELEASE, Way::Urgent, deadline, |cmd, not_after| {
                     cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
-                    cmd.arg(request.as_bytes()).arg(badge);
+                    cmd.arg(name.as_bytes()).arg(badge);
                     cmd.arg(Digits(lowest)).arg(Digits(highest)).arg(not_after);
                 })
                 .await?;
