@@ -217,3 +217,28 @@ impl Drop for Watch {
         self.cut.tell();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// The driver was at its end when it was handed the command: it will neither send it nor say so.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_hears_of_the_end_that_its_driver_does_not_tell() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        far.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
+        let settings = redis::RedisConnectionInfo::default();
+        let (connection, _driver) = MultiplexedConnection::new(&settings, near).await.unwrap();
+        let cut = Arc::new(Cut::default());
+        let mut cable = Cable { connection, cut: cut.clone() };
+        let ping = redis::cmd("PING");
+        for _ in 0..2 {
+            let call = tokio::time::timeout(Duration::from_secs(1), cable.send(&ping));
+            let (reply, ()) = tokio::join!(call, async { cut.tell() });
+            let error = reply.expect("it is told").unwrap_err();
+            assert_eq!(classify::kind_of(&error), FaultKind::Disconnected);
+        }
+    }
+}
