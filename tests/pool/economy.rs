@@ -11,9 +11,8 @@ use crate::{
 const TASKS: usize = 50;
 const PAIRS: usize = 100_000;
 
-/// How often the server may read for a pair: commands that share a lane share its packets. Exclusive connections need 2. A
-/// debug build is slow between two commands, so fewer of them meet.
-const MOST_READS: f64 = if cfg!(debug_assertions) { 0.8 } else { 0.5 };
+/// How often the server may read for a pair: commands that share a lane share its packets. Exclusive connections need 2.
+const MOST_READS: f64 = 0.5;
 
 async fn pairs(locks: &SpoolLocks, tasks: usize, each: usize) {
     let mut crew = JoinSet::new();
