@@ -24,12 +24,13 @@ use race::{
     checked_out::CheckedOut,
     floor::Floor,
     options::{Options, USAGE},
-    rounds::Rounds,
+    rounds::{Rounds, ramp},
     rslock::Rslock,
     spool::{Spool, Worker},
     table,
     window::{Entry, Span, Window, connections},
 };
+use spool_lock::PoolStats;
 use support::RedisServer;
 
 const FULL: Span = Span { warm_up: Duration::from_millis(60), length: Duration::from_millis(350) };
@@ -86,6 +87,7 @@ async fn race(options: &Options, server: &RedisServer) -> Result<(), Failure> {
         Entry::new(SPOOL, 5, Spool::connect(&url(5)).await?),
     ];
     for &tasks in options.tasks.as_deref().unwrap_or(&[1, 50, 200]) {
+        ramp(&entries, server, tasks).await;
         let rounds = Rounds::run(&entries, server, tasks, options.rounds, span(options)).await;
         print_heading(options, tasks, &rounds);
         print_race(&rounds);
@@ -113,6 +115,7 @@ fn print_race(rounds: &Rounds) {
             connections_used(rounds, name),
             format!("{:.1}", cpu_micros(rounds, name)),
             format!("{:.2}", cpu_micros(rounds, name) / cpu_micros(rounds, FLOOR)),
+            format!("{:.1}", rounds.per_pair(name, |window| window.server_cpu.as_secs_f64() * 1e6)),
         ]
     };
     let head = [
@@ -129,6 +132,7 @@ fn print_race(rounds: &Rounds) {
         "conns",
         "cpu us",
         "cpu / floor",
+        "server us",
     ];
     table::print(&head, &rounds.names().iter().map(row).collect::<Vec<_>>());
 }
@@ -148,21 +152,25 @@ async fn sweep(options: &Options, depths: &[u32], server: &RedisServer) -> Resul
             handles.push(spool.locks.clone());
             entries.push(Entry::new(format!("depth {depth}"), database, spool));
         }
+        ramp(&entries, server, tasks).await;
+        let before: Vec<_> = handles.iter().map(|locks| locks.stats().pool).collect();
         let rounds = Rounds::run(&entries, server, tasks, options.rounds, span(options)).await;
         print_heading(options, tasks, &rounds);
-        let busy = span(options);
-        let busy = (busy.warm_up + busy.length).as_secs_f64() * options.rounds as f64;
-        let row = |(name, pool): (&String, Option<spool_lock::PoolStats>)| {
-            // Time integrals, so that no spike between two looks is missed; only our own windows count.
-            let share = |seconds: f64| format!("{:.1}", 100.0 * seconds / busy);
-            let (utilization, saturated, peak) = match &pool {
-                Some(pool) => (
-                    share(pool.active_connection_seconds_total / f64::from(pool.limit)),
-                    share(pool.saturated_seconds_total),
-                    pool.peak_active_connections.to_string(),
-                ),
-                None => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
-            };
+        let row = |place: usize, name: &String| {
+            let [mut peak, mut utilization, mut saturated] = ["-"; 3].map(str::to_owned);
+            // The floor has no pool to ask.
+            if let Some(pool) = place.checked_sub(entries.len() - handles.len()) {
+                let (before, after) = (&before[pool], handles[pool].stats().pool);
+                // Integrals over time, so that no spike between two looks is missed.
+                let busy: f64 = rounds.windows(name).iter().map(|window| window.busy.as_secs_f64()).sum();
+                let share = |of: fn(&PoolStats) -> f64, all: f64| {
+                    format!("{:.1}", 100.0 * (of(&after) - of(before)) / (busy * all))
+                };
+                let limit = f64::from(after.limit);
+                utilization = share(|pool| pool.active_connection_seconds_total, limit);
+                saturated = share(|pool| pool.saturated_seconds_total, 1.0);
+                peak = after.peak_active_connections.to_string();
+            }
             vec![
                 name.clone(),
                 format!("{:.0}", rounds.spread(name, |window| window.pairs_per_second).median),
@@ -176,7 +184,6 @@ async fn sweep(options: &Options, depths: &[u32], server: &RedisServer) -> Resul
                 format!("{:.2}", cpu_micros(&rounds, name) / cpu_micros(&rounds, FLOOR)),
             ]
         };
-        let pools = [None, None].into_iter().chain(handles.iter().map(|locks| Some(locks.stats().pool)));
         let head = [
             "contender",
             "pairs/s",
@@ -189,7 +196,8 @@ async fn sweep(options: &Options, depths: &[u32], server: &RedisServer) -> Resul
             "saturated %",
             "cpu / floor",
         ];
-        table::print(&head, &rounds.names().iter().zip(pools).map(row).collect::<Vec<_>>());
+        let rows = rounds.names().iter().enumerate().map(|(place, name)| row(place, name));
+        table::print(&head, &rows.collect::<Vec<_>>());
         refuse_errors(&rounds)?;
     }
     Ok(())

@@ -1,7 +1,11 @@
 //! [`Rounds`]: the windows of several contenders in turn, and the ratios between them.
 
+use std::time::Duration;
+
 use super::window::{Entry, Span, Window};
 use crate::support::RedisServer;
+
+const RAMP: Span = Span { warm_up: Duration::from_millis(5), length: Duration::from_millis(10) };
 
 /// For each contender the windows of all rounds.
 pub struct Rounds {
@@ -15,6 +19,15 @@ pub struct Spread {
     pub median: f64,
     pub lowest: f64,
     pub highest: f64,
+}
+
+/// Brings the load up by doubling: a cold pool refuses a burst that its waiting line cannot hold.
+pub async fn ramp(entries: &[Entry], server: &RedisServer, tasks: usize) {
+    for entry in entries {
+        for ramp in (0..).map(|power| 1 << power).take_while(|&ramp| ramp < tasks) {
+            entry.window(server, ramp, RAMP).await;
+        }
+    }
 }
 
 impl Rounds {

@@ -1,6 +1,9 @@
 //! The two scripts of a pair, as bare redis-rs commands: the work that no client of the same scripts can avoid.
 
-use std::sync::LazyLock;
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use redis::{Cmd, Value, aio::ConnectionLike};
 
@@ -23,13 +26,23 @@ pub struct Names {
     lock: String,
     fence: String,
     token: String,
+    /// Makes request ids that no other task and no other window has.
+    instance: u64,
     pairs: u64,
 }
 
 impl Names {
     pub fn of(number: usize) -> Self {
+        static INSTANCES: AtomicU64 = AtomicU64::new(0);
         let tag = tag(number);
-        Self { lock: lock_key(&tag), fence: fence_key(&tag), token: format!("{number:022}"), pairs: 0 }
+        let instance = INSTANCES.fetch_add(1, Relaxed) % 100_000;
+        Self {
+            lock: lock_key(&tag),
+            fence: fence_key(&tag),
+            token: format!("{number:022}"),
+            instance,
+            pairs: 0,
+        }
     }
 
     /// The command that acquires.
@@ -47,7 +60,7 @@ impl Names {
         self.pairs += 1;
         let mut cmd = Cmd::with_capacity(12, 320);
         cmd.arg("EVALSHA").arg(&*RELEASE_HASH).arg(2).arg(&self.lock).arg(&self.fence);
-        cmd.arg(format!("{:011}", self.pairs)).arg("i").arg("93").arg(fence).arg(fence);
+        cmd.arg(format!("{:05}{:06}", self.instance, self.pairs)).arg("i").arg("93").arg(fence).arg(fence);
         cmd.arg(NEVER_LATE_MILLIS).arg(FENCE_KEPT_MILLIS);
         cmd
     }

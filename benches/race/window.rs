@@ -33,16 +33,22 @@ pub struct Window {
     pub commands: u64,
     pub server_reads: u64,
     pub client_cpu: Duration,
+    pub server_cpu: Duration,
+    /// Warm-up, window and the end of the last pairs.
+    pub busy: Duration,
     pub connections: usize,
     pub errors: u64,
     pub first_error: Option<String>,
 }
 
+/// Runs so many tasks for so long.
+type Run = Box<dyn Fn(usize, Span) -> Pin<Box<dyn Future<Output = Tally>>>>;
+
 /// A contender that can be run without knowing its type.
 pub struct Entry {
     pub name: String,
     database: u32,
-    run: Box<dyn Fn(usize, Span) -> Pin<Box<dyn Future<Output = Tally>>>>,
+    run: Run,
     /// Whether `SET` comes from the client; elsewhere it is a script that calls it.
     sets: bool,
 }
@@ -50,8 +56,7 @@ pub struct Entry {
 impl Entry {
     pub fn new<C: Contender>(name: impl Into<String>, database: u32, contender: C) -> Self {
         let contender = Arc::new(contender);
-        let run: Box<dyn Fn(usize, Span) -> Pin<Box<dyn Future<Output = Tally>>>> =
-            Box::new(move |tasks, span| Box::pin(run(contender.clone(), tasks, span)));
+        let run: Run = Box::new(move |tasks, span| Box::pin(run(contender.clone(), tasks, span)));
         Self { name: name.into(), database, run, sets: false }
     }
 
@@ -63,7 +68,9 @@ impl Entry {
     /// Runs `tasks` tasks for one window and asks the server what that cost it.
     pub async fn window(&self, server: &RedisServer, tasks: usize, span: Span) -> Window {
         let (before, cpu) = (Counts::ask(server, self.sets), cpu_time());
+        let began = Instant::now();
         let mut tally = (self.run)(tasks, span).await;
+        let busy = began.elapsed();
         let (after, cpu) = (Counts::ask(server, self.sets), cpu_time().saturating_sub(cpu));
         let left = self.left_behind(server, tasks);
         if left > 0 {
@@ -77,9 +84,11 @@ impl Entry {
             p99_micros: percentile(&tally.nanos, 99),
             all_pairs: tally.all_pairs,
             commands: after.commands - before.commands,
-            // The second look reads once itself.
-            server_reads: (after.reads - before.reads).saturating_sub(1),
+            // Each look reads three times, the last time before it has its answer.
+            server_reads: (after.reads - before.reads).saturating_sub(3),
             client_cpu: cpu,
+            server_cpu: after.cpu.saturating_sub(before.cpu),
+            busy,
             connections: connections(server, self.database),
             errors: tally.errors,
             first_error: tally.first_error,
@@ -115,6 +124,7 @@ fn percentile(sorted: &[u32], percent: usize) -> f64 {
 struct Counts {
     commands: u64,
     reads: u64,
+    cpu: Duration,
 }
 
 impl Counts {
@@ -125,8 +135,11 @@ impl Counts {
         let stats: BTreeMap<_, _> = server.commandstats();
         let sent = |name: &str| !NOT_SENT.contains(&name) && (sets || name != "set");
         let commands = stats.iter().filter(|(name, _)| sent(name)).map(|(_, stat)| stat.calls).sum();
+        let cpu = server.info("cpu");
+        let seconds = |field: &str| cpu[field].parse().map_or(Duration::ZERO, Duration::from_secs_f64);
+        let cpu = seconds("used_cpu_user") + seconds("used_cpu_sys");
         let reads = server.info("stats")["total_reads_processed"].parse().unwrap_or(0);
-        Self { commands, reads }
+        Self { commands, reads, cpu }
     }
 }
 
@@ -181,6 +194,8 @@ async fn run_task<C: Contender>(contender: Arc<C>, number: usize, phase: Arc<Ato
         tally.all_pairs += 1;
         if let Err(error) = outcome {
             tally.count(error);
+            // A refusal can come without a wait: to ask again at once would keep the runtime from everything else.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         match phase.load(Relaxed) {
             WARMING_UP => {}
