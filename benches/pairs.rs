@@ -28,7 +28,7 @@ use race::{
     rslock::Rslock,
     spool::{Spool, Worker},
     table,
-    window::{Entry, Span, Window, connections},
+    window::{Entry, Span, Window},
 };
 use spool_lock::PoolStats;
 use support::RedisServer;
@@ -239,70 +239,75 @@ fn refuse_errors(rounds: &Rounds) -> Result<(), Failure> {
 /// How many locks are held at once to weigh them.
 const HELD: usize = 5_000;
 
-/// What a lock weighs on the server: while it is held, after its release, and when its fence is forgotten.
+/// What a lock weighs on the server: held and released, for a new tag and for one that has been used before.
 async fn memory(server: &RedisServer) -> Result<(), Failure> {
     let spool = Spool::connect(&format!("{}/5", server.url())).await?;
     let rslock = Rslock::new(&format!("{}/4", server.url()));
     // The scripts, the buffers and the tables of an empty database are not a lock's.
     spool.pair(&mut spool.task(HELD)).await?;
     rslock.pair(&mut rslock.task(HELD)).await?;
-    let mut rows = Vec::new();
+    let mut scale = Scale { server, empty: settled_memory(server).await, rows: Vec::new() };
 
-    let empty = settled_memory(server).await;
     let mut leases = Vec::new();
-    for number in 0..HELD {
-        leases.push(Worker::of(number).acquire(&spool.locks).await?);
+    for lease in 1..=5 {
+        for number in 0..HELD {
+            leases.push(Worker::of(number).acquire(&spool.locks).await?);
+        }
+        if [1, 5].contains(&lease) {
+            scale.weigh(SPOOL, &format!("held, lease {lease} of its tag")).await;
+        }
+        for lease in leases.drain(..) {
+            spool.locks.release_lease(&lease).await?;
+        }
+        scale.weigh(SPOOL, &format!("after release {lease}")).await;
     }
-    let held = settled_memory(server).await;
-    for lease in &leases {
-        spool.locks.release_lease(lease).await?;
-    }
-    let released = settled_memory(server).await;
     // What the end of the fences' ttl would do; its shortest setting is a minute.
     server.cmd(&["SELECT", "5"]);
     let keys: Vec<String> = server.query(&["KEYS", "*:fence"]);
     for key in &keys {
         server.cmd(&["PEXPIRE", key, "1"]);
     }
-    let forgotten = settled_memory(server).await;
-    let left: u64 = server.query(&["DBSIZE"]);
-    rows.push(weigh(SPOOL, empty, [held, released, forgotten], left));
+    scale.weigh(SPOOL, "after the fence's ttl (by PEXPIRE)").await;
+    println!("\nkeys of ours that are left: {}", server.query::<u64>(&["DBSIZE"]));
 
-    let empty = settled_memory(server).await;
+    scale.empty = settled_memory(server).await;
     let mut taken = Vec::new();
     for number in 0..HELD {
         taken.push(rslock.lock(&rslock.task(number)).await?);
     }
-    let held = settled_memory(server).await;
+    scale.weigh(RSLOCK, "held").await;
     for lock in &taken {
         rslock.unlock(lock).await;
     }
-    let released = settled_memory(server).await;
-    server.cmd(&["SELECT", "4"]);
-    let left: u64 = server.query(&["DBSIZE"]);
-    rows.push(weigh(RSLOCK, empty, [held, released, released], left));
+    scale.weigh(RSLOCK, "after release").await;
 
-    println!("\n{HELD} locks, {} connections of ours\n", connections(server, 5));
-    let head = ["contender", "bytes / held lock", "after release", "after the fence's ttl", "keys left"];
-    table::print(&head, &rows);
+    println!("{HELD} tags of 12 bytes, id 93, name MR(93), note ARM\n");
+    table::print(&["contender", "state", "bytes / tag"], &scale.rows);
     Ok(())
 }
 
-fn weigh(name: &str, empty: i64, weights: [i64; 3], keys_left: u64) -> Vec<String> {
-    let each = weights.map(|weight| format!("{:.0}", (weight - empty) as f64 / HELD as f64));
-    [name.to_owned()].into_iter().chain(each).chain([keys_left.to_string()]).collect()
+/// Weighs what the server keeps for the tags.
+struct Scale<'a> {
+    server: &'a RedisServer,
+    empty: i64,
+    rows: Vec<Vec<String>>,
+}
+
+impl Scale<'_> {
+    async fn weigh(&mut self, name: &str, state: &str) {
+        let each = (settled_memory(self.server).await - self.empty) as f64 / HELD as f64;
+        self.rows.push(vec![name.to_owned(), state.to_owned(), format!("{each:.0}")]);
+    }
 }
 
 /// Memory of the server without its clients' buffers, when it has stopped moving its tables.
 async fn settled_memory(server: &RedisServer) -> i64 {
-    let number = |info: &std::collections::BTreeMap<String, String>, name: &str| -> i64 {
-        info.get(name).and_then(|text| text.parse().ok()).unwrap_or(0)
-    };
     let mut last = 0;
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let info = server.info("memory");
-        let used = number(&info, "used_memory") - number(&info, "mem_clients_normal");
+        let number = |field: &str| info[field].parse::<i64>().unwrap_or(0);
+        let used = number("used_memory") - number("mem_clients_normal");
         if (used - last).abs() < 1024 {
             return used;
         }

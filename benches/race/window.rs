@@ -105,7 +105,7 @@ impl Entry {
 }
 
 /// How many connections use this database.
-pub fn connections(server: &RedisServer, database: u32) -> usize {
+fn connections(server: &RedisServer, database: u32) -> usize {
     let database = database.to_string();
     server.clients().iter().filter(|client| client["db"] == database).count()
 }
