@@ -15,10 +15,12 @@ const RELEASE: &str = include_str!("../../src/store/redis/scripts/release.lua");
 static ACQUIRE_HASH: LazyLock<String> = LazyLock::new(|| redis::Script::new(ACQUIRE).get_hash().to_owned());
 static RELEASE_HASH: LazyLock<String> = LazyLock::new(|| redis::Script::new(RELEASE).get_hash().to_owned());
 
-/// Later than any call is.
-const NEVER_LATE_MILLIS: u64 = 9_000_000_000_000;
+/// Later than any call is, in µs.
+const NEVER_LATE: &str = "9000000000000000";
+/// Below any fence.
+const NO_FLOOR: &str = "0000000000000000";
 const TTL_MILLIS: u64 = 3_600_000;
-const FENCE_KEPT_MILLIS: u64 = 86_400_000;
+const FENCE_TTL_MILLIS: u64 = TTL_MILLIS + 86_400_000;
 
 /// One task's names, written once.
 #[derive(Debug)]
@@ -47,42 +49,37 @@ impl Names {
 
     /// The command that acquires.
     pub fn acquire(&self) -> Cmd {
-        let mut cmd = Cmd::with_capacity(14, 320);
+        let mut cmd = Cmd::with_capacity(11, 320);
         cmd.arg("EVALSHA").arg(&*ACQUIRE_HASH).arg(2).arg(&self.lock).arg(&self.fence);
-        cmd.arg(&self.token).arg("i").arg("93").arg("MR(93)").arg("ARM");
-        cmd.arg(TTL_MILLIS).arg(NEVER_LATE_MILLIS).arg(0).arg(FENCE_KEPT_MILLIS);
+        cmd.arg(&self.token).arg("|i|93|MR(93)|ARM");
+        cmd.arg(TTL_MILLIS).arg(FENCE_TTL_MILLIS).arg(NEVER_LATE).arg(NO_FLOOR);
         cmd
     }
 
     /// The command that releases what was acquired under `fence`.
-    pub fn release(&mut self, fence: i64) -> Cmd {
+    pub fn release(&mut self, fence: &[u8]) -> Cmd {
         // A request that the server remembers would release nothing.
         self.pairs += 1;
-        let mut cmd = Cmd::with_capacity(12, 320);
+        let mut cmd = Cmd::with_capacity(10, 320);
         cmd.arg("EVALSHA").arg(&*RELEASE_HASH).arg(2).arg(&self.lock).arg(&self.fence);
-        cmd.arg(format!("{:05}{:06}", self.instance, self.pairs)).arg("i").arg("93").arg(fence).arg(fence);
-        cmd.arg(NEVER_LATE_MILLIS).arg(FENCE_KEPT_MILLIS);
+        cmd.arg(format!("{:05}{:06}", self.instance, self.pairs)).arg("i|93|");
+        cmd.arg(fence).arg(fence).arg(NEVER_LATE);
         cmd
     }
 }
 
-/// The fence of a grant.
-pub fn granted(reply: &Value) -> Result<i64, Failure> {
+/// The fence of a grant, in 16 digits.
+pub fn granted(reply: &Value) -> Result<&[u8], Failure> {
     match reply {
-        Value::Array(parts) => match &parts[..] {
-            [Value::Int(1), Value::Int(_), Value::Int(fence)] => Ok(*fence),
-            _ => Err(format!("not granted: {reply:?}").into()),
-        },
-        _ => Err(format!("not a reply of acquire.lua: {reply:?}").into()),
+        Value::BulkString(fence) if fence.len() == 16 => Ok(fence),
+        _ => Err(format!("not granted: {reply:?}").into()),
     }
 }
 
 /// Whether the reply says that this release ended the lease.
 pub fn released(reply: &Value) -> Result<(), Failure> {
     match reply {
-        Value::Array(parts) if matches!(&parts[..], [Value::Int(1), _, Value::Int(since)] if *since >= 0) => {
-            Ok(())
-        }
+        Value::BulkString(digits) if digits.len() == 29 => Ok(()),
         _ => Err(format!("not released: {reply:?}").into()),
     }
 }

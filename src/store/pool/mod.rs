@@ -143,7 +143,11 @@ impl Pool {
         shared.perform(work);
         let slot = match checkout {
             Checkout::Granted(grant) => Ok(Permit::new(shared.clone(), grant)),
-            Checkout::Saturated => Err(FaultKind::Saturated),
+            Checkout::Saturated => {
+                // Callers who ask again at once must not keep the runtime from opening the lane that they want.
+                tokio::task::yield_now().await;
+                Err(FaultKind::Saturated)
+            }
             Checkout::Waiting(id, receiver) => {
                 let _line = InLine { shared, id };
                 match tokio::time::timeout_at(deadline, receiver).await {
