@@ -121,13 +121,14 @@ pub struct LockStats {
     pub operations: BTreeMap<String, OperationStats>,
     /// Acquires that found the lock held by somebody else.
     pub contended_total: u64,
-    /// Leases that had ended when their holder extended or released them, by [`LostReason`](crate::LostReason).
+    /// Leases that a holder named by their fence and that had ended: found free when it extended them (`expired`), or held by
+    /// another (`stolen`), by [`LostReason`](crate::LostReason).
     pub lost_total: BTreeMap<String, u64>,
     /// How long a lease was held when it was released.
     pub held_seconds: Histogram,
     /// What was left of the ttl when an extend succeeded: the early warning before a loss.
     pub extend_margin_seconds: Histogram,
-    /// Releases and extends that named a lease which no longer stands while another does: a stale holder was stopped.
+    /// Releases and extends that named a fence while the tag was held under another: a stale holder was stopped.
     pub fencing_rejections_total: u64,
     /// Calls that reached the server after their time and did nothing there.
     pub late_total: u64,

@@ -625,10 +625,15 @@ async fn everything_is_counted(stand: Stand) {
     assert_not_holder(stand.locks.release(&tag, &stranger()).fence(stale).await);
     stand.locks.release(&tag, &worker).await.unwrap();
     assert_not_held(stand.locks.release(&tag, &worker).await);
+    assert_not_held(stand.locks.release_lease(&lease).await);
+    match stand.locks.extend(&tag, &worker, Ttl::HOUR).fence(lease.fence).await {
+        Err(ExtendError::NotHeld { .. }) => {}
+        other => panic!("it was released: {other:?}"),
+    }
 
     let locks = stand.locks.stats().locks;
     let totals = ["acquire", "extend", "release", "read"].map(|operation| locks.operations[operation].total);
-    assert_eq!(totals, [2, 1, 4, 1]);
+    assert_eq!(totals, [2, 2, 5, 1]);
     let failures: u64 = locks.operations.values().flat_map(|it| it.failures_total.values()).sum();
     assert_eq!(failures, 0, "held by another is an answer");
     assert_eq!((locks.contended_total, locks.fencing_rejections_total), (1, 2));

@@ -24,7 +24,7 @@ pub(crate) async fn extend(
             Ok(lease)
         }
         Extended::Not(not) => {
-            inner.meter.refused(&whose, &not);
+            inner.meter.refused(Operation::Extend, &whose, &not);
             Err(match not {
                 NotYours::Occupied(occupant) => ExtendError::NotHolder(Box::new(occupant)),
                 NotYours::Free { last } => ExtendError::NotHeld { last },

@@ -59,20 +59,21 @@ fn may_have_happened(fault: &Fault) -> bool {
 }
 
 impl LockMeter {
-    /// Counts what it means for a holder that its lease was not there to be extended or released.
-    fn refused(&self, whose: &Whose<'_>, not: &NotYours) {
+    /// Counts what it means for a holder that the lease it named does not stand. Who names no fence claims no lease in
+    /// particular and may never have had one: to release what is not held is a mistake of its caller, not a loss.
+    fn refused(&self, operation: Operation, whose: &Whose<'_>, not: &NotYours) {
         match not {
-            NotYours::Free { .. } => self.lost(LostReason::Expired),
-            NotYours::Occupied(occupant) if occupant.holder == *whose.holder => {
-                self.fencing_rejections.add_one()
+            // A release comes too late also when it comes twice; who extends is at work.
+            NotYours::Free { .. } if whose.fence.is_some() && operation == Operation::Extend => {
+                self.lost(LostReason::Expired);
             }
-            NotYours::Occupied(_) => {
+            NotYours::Occupied(occupant) if whose.fence.is_some() => {
                 self.fencing_rejections.add_one();
-                // Without a fence the caller claims no lease in particular: it may never have had one.
-                if whose.fence.is_some() {
+                if occupant.holder != *whose.holder {
                     self.lost(LostReason::Stolen);
                 }
             }
+            _ => {}
         }
     }
 }

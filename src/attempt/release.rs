@@ -27,7 +27,7 @@ pub(crate) async fn release(
             Ok(())
         }
         Ok(Released::Not(not)) => {
-            inner.meter.refused(&whose, &not);
+            inner.meter.refused(Operation::Release, &whose, &not);
             Err(match not {
                 NotYours::Occupied(occupant) => ReleaseError::NotHolder(Box::new(occupant)),
                 NotYours::Free { last } => ReleaseError::NotHeld { last },

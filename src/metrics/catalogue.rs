@@ -283,7 +283,7 @@ const CATALOGUE: &[Metric] = &[
     counter(
         "spool_lock_lost_total",
         &[LOST_REASON],
-        "Leases that ended without their holder's release, by reason.",
+        "Leases that ended without their holder's release and whose holder found out, by reason.",
     ),
     histogram(
         "spool_lock_extend_margin_seconds",
