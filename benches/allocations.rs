@@ -8,7 +8,6 @@
 
 mod race;
 #[path = "../tests/support/mod.rs"]
-#[allow(unused_imports, reason = "a bench needs the server of the tests, and no more")]
 mod support;
 
 use std::alloc::System;
