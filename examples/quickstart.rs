@@ -7,6 +7,8 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+use std::time::Duration;
+
 use spool_lock::{AcquireError, Config, Holder, SpoolLocks, Tag, Ttl};
 
 #[tokio::main]
@@ -32,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     // She needs it for two hours; another request, perhaps in another process, releases it: PAUSAR.
-    locks.extend(&tag, &rosa, Ttl::try_from(std::time::Duration::from_secs(7200))?).await?;
+    locks.extend(&tag, &rosa, Ttl::new(Duration::from_secs(7200))?).await?;
     locks.release(&tag, &rosa).fence(lease.fence).await?;
 
     // Now it is Juan's, under a higher fence: whoever checks fences refuses late writes of Rosa's grant.

@@ -59,7 +59,7 @@ pub enum ExtendError {
     /// Too many calls already wait for a connection; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
-    /// Redis misbehaved. After [`FaultKind::Timeout`] or [`FaultKind::Disconnected`] the lease may have been extended; to
+    /// Redis misbehaved. After a [`FaultKind::is_ambiguous`] one the lease may have been extended; to
     /// extend again is safe.
     #[error("the lease could not be extended")]
     Fault(#[source] Fault),
@@ -110,7 +110,7 @@ pub enum ForceReleaseError {
     /// Too many calls already wait for a connection; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
-    /// Redis misbehaved. After [`FaultKind::Timeout`] or [`FaultKind::Disconnected`] the lease may have been ended; look, and
+    /// Redis misbehaved. After a [`FaultKind::is_ambiguous`] one the lease may have been ended; look, and
     /// ask again.
     #[error("the lock could not be released by force")]
     Fault(#[source] Fault),

@@ -47,7 +47,7 @@ pub enum FaultKind {
     FenceRegression,
     /// The call reached the server after its time, twice; it did nothing there.
     Late,
-    /// The reply was none that the protocol knows.
+    /// The reply was none that the protocol knows. The server may have done what it was asked.
     Protocol,
     /// Any other word of the server; the message has it.
     Other,
@@ -106,7 +106,7 @@ impl FaultKind {
         }
     }
 
-    /// Whether the server may have done what it was asked although no answer came.
+    /// Whether the server may have done what it was asked although no clear answer came.
     pub fn is_ambiguous(self) -> bool {
         matches!(self, Self::Timeout | Self::Disconnected | Self::Protocol)
     }

@@ -48,7 +48,8 @@ impl SpoolLocks {
     /// says so. What is wrong with the server but does not prevent locking stands in the log and in
     /// [`Stats::server`]`.warnings`.
     ///
-    /// Must be called within a tokio runtime; the connections live on that runtime.
+    /// Must be called within a tokio runtime; the connections live on that runtime. Takes `connect_timeout` and one `deadline`
+    /// at most, 10 s by default. Connect once and clone: each `connect` has connections of its own.
     ///
     /// # Errors
     /// [`ConnectError`] — a setting that cannot be used, a server that is too old or cannot be reached, or a snapshot socket
@@ -65,7 +66,7 @@ impl SpoolLocks {
     ///
     /// # Errors
     /// [`AcquireError`](crate::AcquireError): `Contended` — somebody else has it. `AlreadyHeld` — this holder has it.
-    /// `Ambiguous` — no answer came; ask again with its token. `Saturated`, `Fault` — nothing was granted.
+    /// `Ambiguous` — no clear answer came; ask again with its token. `Saturated`, `Fault` — nothing was granted. `InvalidNote`.
     ///
     /// # Cancel safety
     /// If dropped, the lock may have been granted; at worst it lasts its ttl. An acquire that reaches the server after the
@@ -116,7 +117,7 @@ impl SpoolLocks {
     /// [`ForceReleaseError`]: `NotHeld` — nobody holds it. `Saturated`, `Fault`.
     ///
     /// # Cancel safety
-    /// If dropped, the lease may have been ended.
+    /// If dropped, the lease may have been ended, and nothing is logged.
     pub async fn force_release(
         &self,
         tag: &Tag,
@@ -182,7 +183,7 @@ impl SpoolLocks {
     }
 
     /// Finds out whether locks can be taken now: asks Redis, for 1 s at most, by a script that is refused wherever an acquire
-    /// would be. Never answers from memory.
+    /// would be (on a replica, without memory, disk, replicas or rights). Never answers from memory.
     ///
     /// # Cancel safety
     /// Changes nothing.

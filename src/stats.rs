@@ -54,7 +54,7 @@ pub enum PoolAlert {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum LimitReason {
-    /// The server closed a new connection at once; its numbers could not be asked.
+    /// The server closed a new connection at once; its numbers did not show that it is full.
     ClosedInHandshake,
     /// The server is at its client limit.
     MaxClients,
@@ -80,7 +80,7 @@ pub struct PoolStats {
     pub idle_connections: u32,
     /// Connections being opened.
     pub connecting_connections: u32,
-    /// Connections that take no new work and wait for the last reply or for their socket to close.
+    /// Connections without work whose socket is being closed. One that is to be closed and still has work is active.
     pub draining_connections: u32,
     /// Operations under way on all connections.
     pub in_flight: u32,
@@ -230,7 +230,7 @@ pub struct Snapshot {
     /// When this snapshot was taken.
     #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
     pub generated_at: SystemTime,
-    /// The pools of the process.
+    /// The pools behind this snapshot.
     pub pools: Vec<PoolStats>,
     /// The lock operations.
     pub locks: LockStats,

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 /// How long a lock lasts unless it is extended or released: 1 ms to 30 days, in whole milliseconds.
 ///
 /// Redis counts in milliseconds. A duration that does not fit is refused, never rounded: a lock lasts exactly as long as its
-/// owner believes.
+/// holder believes.
 ///
 /// # Examples
 /// ```

@@ -323,8 +323,8 @@ async fn a_server_in_somebodys_endless_script_is_busy() {
 /// A scripted server that has let us connect.
 async fn scripted() -> (ScriptedServer, SpoolLocks) {
     let server = ScriptedServer::start();
-    let nobody = Answer::array([Answer::line(":2"), Answer::line(":1700000000000000"), Answer::line(":-1")]);
-    server.once("EVALSHA", nobody);
+    let well = Answer::array([Answer::line(":1"), Answer::line(":1700000000000000")]);
+    server.once("EVALSHA", well);
     let mut config = Config::new(&server.url()).expect("the address is right");
     config.deadline = Duration::from_millis(500);
     let locks = SpoolLocks::connect(config).await.expect("it answers like a healthy one");
@@ -409,6 +409,34 @@ async fn a_silent_server_is_a_timeout_within_the_deadline() {
     let took = asked.elapsed();
     assert_eq!(faults, Faults::all(FaultKind::Timeout));
     assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "six calls of 500 ms: {took:?}");
+}
+
+/// The scripts may be run by whom the commands within them are refused.
+#[tokio::test]
+async fn a_right_that_is_missing_within_a_script_is_told_and_is_not_healthy() {
+    let server = RedisServer::start();
+    let enough = "+eval +evalsha +time +get +set +del +pttl +pexpire +type +scan";
+    for missing in ["get", "set", "del", "pttl", "pexpire", "type"] {
+        let rights = enough.replace(&format!("+{missing}"), "");
+        let rules = format!("ACL SETUSER no-{missing} on >sesame ~spool:* {rights} +info");
+        server.cmd(&rules.split_whitespace().collect::<Vec<_>>());
+        let locks = connect(&format!("redis://no-{missing}:sesame@127.0.0.1:{}", server.port())).await;
+        let warning =
+            locks.stats().server.warnings.into_iter().find(|warning| warning.name == "scripts_denied");
+        let message = warning.expect(missing).message;
+        assert!(message.contains(&format!("may not run {missing} ")), "{message}");
+        assert_not_operational(&locks, FaultKind::Permission).await;
+    }
+    // And what the message says is enough is enough.
+    let rules = format!("ACL SETUSER enough on >sesame ~spool:* {enough} +info");
+    server.cmd(&rules.split_whitespace().collect::<Vec<_>>());
+    let locks = connect(&format!("redis://enough:sesame@127.0.0.1:{}", server.port())).await;
+    assert_operational(&locks).await;
+    let lease = locks.acquire(&tag("TEST-02"), &worker()).await.unwrap();
+    locks.extend(&tag("TEST-02"), &worker(), Ttl::HOUR).await.unwrap();
+    assert_eq!(locks.list().await.unwrap().value.len(), 1);
+    locks.force_release(&tag("TEST-02"), "operator", "test").await.unwrap();
+    assert!(locks.release_lease(&lease).await.is_err());
 }
 
 #[tokio::test]

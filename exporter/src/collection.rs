@@ -18,15 +18,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Collection {
     started: Instant,
-    redis: Look<Result<Info, Reason>>,
+    redis: Sought<Result<Info, Reason>>,
     /// The services that there are now; they are looked up first, and then asked.
-    services: Look<Vec<Found>>,
+    services: Sought<Vec<Found>>,
     left_out: usize,
 }
 
 /// One source, or one kind of it.
 #[derive(Debug)]
-enum Look<T> {
+enum Sought<T> {
     /// It is not watched.
     Unwanted,
     Awaited,
@@ -43,27 +43,27 @@ impl Collection {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             started: Instant::now(),
-            redis: if config.redis.is_some() { Look::Awaited } else { Look::Unwanted },
-            services: if config.services.is_empty() { Look::Unwanted } else { Look::Awaited },
+            redis: if config.redis.is_some() { Sought::Awaited } else { Sought::Unwanted },
+            services: if config.services.is_empty() { Sought::Unwanted } else { Sought::Awaited },
             left_out: 0,
         }
     }
 
     pub(crate) fn redis_answered(&mut self, answer: Result<Info, Reason>) {
-        self.redis = Look::Taken(answer, self.started.elapsed());
+        self.redis = Sought::Taken(answer, self.started.elapsed());
     }
 
     pub(crate) fn services_listed(&mut self, listing: &Listing) {
         let found = |name: &String| Found { name: name.clone(), snapshot: None };
         let services = listing.services.iter().map(|service| found(&service.name)).collect();
-        self.services = Look::Taken(services, self.started.elapsed());
+        self.services = Sought::Taken(services, self.started.elapsed());
         self.left_out = listing.left_out;
     }
 
     /// The answer of the service at this place of the listing.
     pub(crate) fn service_answered(&mut self, place: usize, answer: Result<Snapshot, SnapshotError>) {
         let elapsed = self.started.elapsed();
-        if let Look::Taken(services, took) = &mut self.services
+        if let Sought::Taken(services, took) = &mut self.services
             && let Some(found) = services.get_mut(place)
         {
             found.snapshot = Some(answer);
@@ -72,14 +72,14 @@ impl Collection {
     }
 
     pub(crate) fn has_redis(&self) -> bool {
-        !matches!(self.redis, Look::Awaited)
+        !matches!(self.redis, Sought::Awaited)
     }
 
     pub(crate) fn has_services(&self) -> bool {
         match &self.services {
-            Look::Unwanted => true,
-            Look::Awaited => false,
-            Look::Taken(services, _) => services.iter().all(|found| found.snapshot.is_some()),
+            Sought::Unwanted => true,
+            Sought::Awaited => false,
+            Sought::Taken(services, _) => services.iter().all(|found| found.snapshot.is_some()),
         }
     }
 
@@ -90,12 +90,12 @@ impl Collection {
     /// What is wrong with each source, for the journal.
     pub(crate) fn faults(&self) -> BTreeMap<String, Option<Wrong>> {
         let mut faults = BTreeMap::new();
-        if let Look::Taken(answer, _) = &self.redis {
+        if let Sought::Taken(answer, _) = &self.redis {
             let wrong =
                 |reason: &Reason| Wrong { kind: reason.as_str(), text: "no answer to INFO".to_owned() };
             faults.insert("redis".to_owned(), answer.as_ref().err().map(wrong));
         }
-        if let Look::Taken(services, _) = &self.services {
+        if let Sought::Taken(services, _) = &self.services {
             let wrong = |error: &SnapshotError| Wrong { kind: error.kind(), text: error.to_string() };
             for found in services {
                 let snapshot = found.snapshot.as_ref().unwrap_or(&Err(SnapshotError::Timeout));
@@ -113,8 +113,8 @@ impl Collection {
     pub(crate) fn write(&self, page: &mut Page, config: &Config) {
         if let Some(redis) = &config.redis {
             let (answer, took) = match &self.redis {
-                Look::Taken(answer, took) => (answer.as_ref().map_err(|reason| *reason), *took),
-                Look::Unwanted | Look::Awaited => (Err(Reason::Timeout), self.started.elapsed()),
+                Sought::Taken(answer, took) => (answer.as_ref().map_err(|reason| *reason), *took),
+                Sought::Unwanted | Sought::Awaited => (Err(Reason::Timeout), self.started.elapsed()),
             };
             write_redis(page, answer, redis.connection_limit.map(|limit| limit.get().into()));
             write_collector(page, "redis", answer.is_ok(), took);
@@ -127,7 +127,7 @@ impl Collection {
     fn write_services(&self, page: &mut Page) {
         // One collector for all of them, which shows the worst: one each would be a label without bounds.
         let mut all_good = self.left_out == 0 && self.has_services();
-        if let Look::Taken(services, _) = &self.services {
+        if let Sought::Taken(services, _) = &self.services {
             for found in services {
                 let snapshot = found.snapshot.as_ref().and_then(|snapshot| snapshot.as_ref().ok());
                 page.set("spool_up", &[("service", &found.name)], snapshot.is_some().into());
@@ -136,7 +136,7 @@ impl Collection {
             }
         }
         let took = match &self.services {
-            Look::Taken(_, took) if self.has_services() => *took,
+            Sought::Taken(_, took) if self.has_services() => *took,
             _ => self.started.elapsed(),
         };
         write_collector(page, "service", all_good, took);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Call, may_have_happened};
+use super::Call;
 use crate::{
     AcquireError, Lease,
     inner::Inner,
@@ -23,7 +23,7 @@ pub(crate) async fn acquire(
             inner.meter.contended.add_one();
             Err(AcquireError::Contended { occupant: Box::new(occupant), expires_in })
         }
-        Err(fault) if may_have_happened(&fault) => Err(AcquireError::Ambiguous { token: ask.token, fault }),
+        Err(fault) if fault.kind().is_ambiguous() => Err(AcquireError::Ambiguous { token: ask.token, fault }),
         Err(fault) => Err(fault.into()),
     }
 }

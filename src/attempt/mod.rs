@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    Fault, FaultKind, LostReason,
+    Fault, LostReason,
     inner::Inner,
     meter::{LockMeter, Operation},
     store::{NotYours, Whose},
@@ -50,12 +50,6 @@ impl<'a> Call<'a> {
         self.meter.finished(self.operation, self.started.elapsed(), fault);
         outcome
     }
-}
-
-/// Whether a write may have taken place: no answer came, or none that is understood. An error is an answer: the scripts write
-/// last.
-fn may_have_happened(fault: &Fault) -> bool {
-    fault.kind().is_ambiguous() || fault.kind() == FaultKind::Protocol
 }
 
 impl LockMeter {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Call, may_have_happened};
+use super::Call;
 use crate::{
     ForceReleaseError, Occupant, ReleaseError, RequestId, Tag,
     inner::Inner,
@@ -33,7 +33,7 @@ pub(crate) async fn release(
                 NotYours::Free { last } => ReleaseError::NotHeld { last },
             })
         }
-        Err(fault) if may_have_happened(&fault) => Err(ReleaseError::Ambiguous { request: stamped, fault }),
+        Err(fault) if fault.kind().is_ambiguous() => Err(ReleaseError::Ambiguous { request: stamped, fault }),
         Err(fault) => Err(fault.into()),
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::Call;
+use super::Pending;
 use crate::{
     AcquireError, Holder, Lease, LeaseKind, Tag, Token, Ttl, attempt, inner::Inner, store::Ask, text,
 };
@@ -54,7 +54,7 @@ impl<'a> Acquire<'a> {
 
 impl<'a> IntoFuture for Acquire<'a> {
     type Output = Result<Lease, AcquireError>;
-    type IntoFuture = Call<'a, Lease, AcquireError>;
+    type IntoFuture = Pending<'a, Lease, AcquireError>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { inner, tag, holder, ttl, note, token, deadline } = self;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::Call;
+use super::Pending;
 use crate::{ExtendError, Fence, Holder, Lease, LeaseKind, Tag, Ttl, attempt, inner::Inner, store::Whose};
 
 /// An extend that has its options yet to be given; `.await` it.
@@ -41,7 +41,7 @@ impl<'a> Extend<'a> {
 
 impl<'a> IntoFuture for Extend<'a> {
     type Output = Result<Lease, ExtendError>;
-    type IntoFuture = Call<'a, Lease, ExtendError>;
+    type IntoFuture = Pending<'a, Lease, ExtendError>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { inner, whose, ttl, shorten, deadline } = self;

@@ -9,4 +9,4 @@ use std::pin::Pin;
 pub use self::{acquire::Acquire, extend::Extend, release::Release};
 
 /// What awaiting a builder runs.
-type Call<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+type Pending<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;

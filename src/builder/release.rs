@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::Call;
+use super::Pending;
 use crate::{Fence, Holder, LeaseKind, ReleaseError, RequestId, Tag, attempt, inner::Inner, store::Whose};
 
 /// A release that has its options yet to be given; `.await` it.
@@ -47,7 +47,7 @@ impl<'a> Release<'a> {
 
 impl<'a> IntoFuture for Release<'a> {
     type Output = Result<(), ReleaseError>;
-    type IntoFuture = Call<'a, (), ReleaseError>;
+    type IntoFuture = Pending<'a, (), ReleaseError>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { inner, whose, request, deadline } = self;

@@ -126,7 +126,7 @@ const FIELDS: &[Field] = &[
         1,
         1000,
         "1 to 1000 can",
-        "Connections of the process, everything included: what a small hosted Redis can spare"
+        "Connections of one `connect` and its clones, everything included: what a small hosted Redis can spare"
     ),
     count!(
         "DEPTH",
@@ -150,7 +150,7 @@ const FIELDS: &[Field] = &[
         0,
         100_000,
         "0 to 100000 can",
-        "Calls that may wait for a connection: eight for each of 20; one more is refused at once"
+        "Calls that may wait for a connection, releases and extends counted apart: eight for each of 20; one more is refused at once"
     ),
     duration!(
         "CONNECT_TIMEOUT",

@@ -40,9 +40,9 @@ pub struct Config {
     pub ttl: Ttl,
     /// How long the last fence of a tag is remembered after its lock has ended. Default 24 h; 1 min to 30 days.
     pub fence_kept: Duration,
-    /// How many leases that could not be released are kept for later. Default 10,000; 0 to 1,000,000.
+    /// How many releases that could not be sent are kept for later. Default 10,000; 0 to 1,000,000. Checked, and not used yet.
     pub deferred: u32,
-    /// How old a last known state may be to be answered. Default 15 min; 1 s to 1 day.
+    /// How old a last known state may be to be answered. Default 15 min; 1 s to 1 day. Checked, and not used yet.
     pub snapshot_max_age: Duration,
     /// Where the process serves its snapshot for the exporter. Default: nowhere.
     pub snapshot: Option<SnapshotEndpoint>,
@@ -58,7 +58,7 @@ pub struct Config {
     pub history: HistoryConfig,
 }
 
-/// Waiting for a lock that somebody else holds.
+/// Waiting for a lock that somebody else holds. Checked, and not used yet: an acquire is one look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitConfig {
@@ -68,7 +68,7 @@ pub struct WaitConfig {
     pub poll: Duration,
 }
 
-/// Locks that are tied to a value of the process.
+/// Locks that are tied to a value of the process. Checked, and not used yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GuardConfig {
@@ -78,7 +78,7 @@ pub struct GuardConfig {
     pub max_hold: Duration,
 }
 
-/// What is remembered of past grants.
+/// What is remembered of past grants. Checked, and not used yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryConfig {
@@ -111,7 +111,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The defaults, for the store at `url`.
+    /// The defaults, for the store at `url`; an empty `url` counts as not given.
     ///
     /// # Errors
     /// [`ConfigError`] — the URL cannot be used; what it says hides the password.

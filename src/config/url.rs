@@ -37,7 +37,7 @@ impl StoreUrl {
 
 impl Default for StoreUrl {
     fn default() -> Self {
-        "redis://127.0.0.1:6379".parse().unwrap_or(Self(Store::Memory(None)))
+        "redis://127.0.0.1:6379".parse().expect("the default address is one")
     }
 }
 
@@ -51,7 +51,7 @@ impl FromStr for StoreUrl {
                 let name = url.host_str().filter(|name| !name.is_empty());
                 Ok(Self(Store::Memory(name.map(str::to_owned))))
             }
-            "redis" | "rediss" | "redis+unix" | "unix" => {
+            "redis" | "rediss" | "redis+unix" => {
                 let needs_host = url.scheme().starts_with("redis") && url.scheme() != "redis+unix";
                 if needs_host && url.host_str().is_none_or(str::is_empty) {
                     return Err(format!("the host is missing; {RIGHT}"));

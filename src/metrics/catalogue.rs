@@ -186,7 +186,7 @@ const CATALOGUE: &[Metric] = &[
         "spool_pool_connections",
         &[POOL, STATE],
         "Connections by state: active have at least one operation under way, idle have none, connecting are being \
-         opened, draining take no new work.",
+         opened, draining are being closed.",
     ),
     gauge("spool_pool_connections_max", &[POOL], "Connections that the process may open, as configured."),
     gauge(
@@ -220,7 +220,7 @@ const CATALOGUE: &[Metric] = &[
         &[POOL],
         "Time with every connection active, or with a call waiting.",
     ),
-    gauge("spool_pool_waiting_calls", &[POOL], "Calls that wait for a place on a connection."),
+    gauge("spool_pool_waiting_calls", &[POOL], "Calls that wait for a slot on a connection."),
     gauge(
         "spool_pool_oldest_waiting_seconds",
         &[POOL],
@@ -236,7 +236,7 @@ const CATALOGUE: &[Metric] = &[
         "spool_pool_checkout_wait_seconds",
         &[POOL],
         buckets::CHECKOUT,
-        "Time from asking for a place on a connection to having it, all outcomes.",
+        "Time from asking for a slot on a connection to having it, all outcomes.",
     ),
     counter(
         "spool_pool_checkout_failures_total",
@@ -283,7 +283,7 @@ const CATALOGUE: &[Metric] = &[
     counter(
         "spool_lock_lost_total",
         &[LOST_REASON],
-        "Leases that ended without their holder's release and whose holder found out, by reason.",
+        "Leases that a holder named by their fence and found ended, free when it extended them or held by another, by reason.",
     ),
     histogram(
         "spool_lock_extend_margin_seconds",

@@ -12,6 +12,10 @@ pub(super) fn kind_of(error: &RedisError) -> FaultKind {
     if let Some(kind) = error.code().and_then(kind_of_code) {
         return kind;
     }
+    // A right that a script lacks for a command within it comes under the general code.
+    if error.detail().is_some_and(|detail| detail.contains("executing the script can't")) {
+        return FaultKind::Permission;
+    }
     if error.is_timeout() {
         return FaultKind::Timeout;
     }

@@ -2,8 +2,8 @@
 //!
 //! The usual exporter dials anew for each scrape. When the server is at its client limit, that one is turned away and
 //! goes blind in the very minute it was bought for, and adds a rejected connection with each scrape. A connection that
-//! was there before keeps its place and sees the limit, the clients and the rejections. What it does not prove, that a
-//! new client can connect, is the canary's question, not this one's.
+//! was there before keeps its place and sees the limit, the clients and the rejections. What it does not prove is that a
+//! new client can connect.
 //!
 //! One task, the keeper, owns the connection, dials and asks, one thing after the other; so there is never a second
 //! connection, however many scrapes there are and however long a dial takes. It dials at most once per second, and with

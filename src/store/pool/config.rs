@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-/// How many connections to Redis the process may have, and how it uses them.
+/// How many connections to Redis there may be, and how they are used.
 ///
 /// A connection is shared: it carries up to `depth` operations at a time. 50 workers need 4 connections, not 50.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolConfig {
-    /// The most connections that the process ever has to a server, everything included: those being opened and those
-    /// being closed too. Default 20, what the hosted Redis of the incident could spare; 1 to 1000.
+    /// The most connections that one [`connect`](crate::SpoolLocks::connect) and its clones ever have, everything included:
+    /// those being opened and those being closed too. Default 20, what the hosted Redis of the incident could spare; 1 to 1000.
     pub max_connections: u32,
-    /// Operations that a connection carries at a time. Default 16 (see `docs/adr/`); 1 to 1024. With 1 a connection
+    /// Operations that a connection carries at a time. Default 16 (docs/adr/0002-depth.md); 1 to 1024. With 1 a connection
     /// belongs to one operation at a time, as in a classical pool.
     pub depth: u32,
     /// How long a connection may be without work before it is closed; one stays open. Default 60 s; 10 ms to 1 day.
     pub idle_timeout: Duration,
-    /// How many calls may wait for a connection; one more is refused at once. Default 160, eight times the default
-    /// maximum; 0 to 100,000.
+    /// How many calls may wait for a connection; one more is refused at once. Extends and releases are counted by themselves,
+    /// so that waiting acquires do not turn them away. Default 160, eight times the default maximum; 0 to 100,000.
     pub max_waiters: u32,
     /// How long opening a connection may take: TCP, TLS and handshake. Default 5 s; 10 ms to 1 min.
     pub connect_timeout: Duration,

@@ -2,7 +2,8 @@
 //!
 //! Two limits meet here: the configured maximum, and what the server lets us have. When the server turns a connection away
 //! the limit falls to what exists, and one connection more is tried after a pause that doubles up to 30 s; one that succeeds
-//! lifts the limit by one and forgets the pause, so the pool grows back quickly when the server has room again.
+//! lifts the limit by one and forgets the pause, so the pool grows back quickly when the server has room again. A refusal that
+//! nobody has met again for a minute is forgotten.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The pool of lanes: never more connections than were given, shared by many operations.
 //!
 //! A **lane** is one connection that carries up to `depth` operations at a time. Redis answers in order, so sharing costs
-//! nothing but the wait behind slow neighbours, and saves the system calls and the connections: one lane does the work of ten
-//! exclusive connections (docs/benchmarks.md).
+//! nothing but the wait behind slow neighbours, and saves system calls and connections: one shared connection did 2.5 times the
+//! work of deadpool-redis's 20 (docs/benchmarks.md, the rows `floor` and `deadpool`).
 //!
 //! # What it promises
 //! - `max_connections` bounds every socket, from the first packet of its dial until it is closed. The count falls when the
@@ -13,13 +13,13 @@
 //!
 //! # Why the slots are ours
 //! deadpool hands out exclusive objects and tests each at checkout; lanes are shared, drained and limited by the server. Its
-//! pool would hold nothing but our wrappers (docs/adr/0001-own-slots.md), so deadpool-redis dials and tests, and [`Slots`]
+//! pool would hold nothing but our wrappers (docs/adr/0001-own-slots.md), so deadpool-redis dials, and [`Slots`]
 //! decides.
 
 mod config;
 mod dial;
+mod flight;
 mod growth;
-mod lane;
 mod meter;
 mod resolver;
 mod slots;
@@ -37,7 +37,7 @@ use tokio::{sync::Notify, time::Instant};
 pub use self::config::PoolConfig;
 pub(crate) use self::{dial::Dialler, slots::Way};
 use self::{
-    lane::{Cable, Permit, Watch},
+    flight::{Cable, Permit, Watch},
     meter::PoolMeter,
     slots::{Checkout, LaneId, Slots, WaiterId, Work},
 };
@@ -152,7 +152,7 @@ impl Pool {
                 let _line = InLine { shared, id };
                 match tokio::time::timeout_at(deadline, receiver).await {
                     Ok(Ok(slot)) => slot,
-                    Ok(Err(_dropped)) => Err(FaultKind::Disconnected),
+                    Ok(Err(_dropped)) => Err(FaultKind::Connect),
                     Err(_elapsed) => Err(FaultKind::CheckoutTimeout),
                 }
             }

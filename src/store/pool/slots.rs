@@ -22,6 +22,8 @@ use crate::{ClosedReason, FaultKind};
 
 /// A lane whose oldest operation is older than this takes no new one.
 const STALLED: Duration = Duration::from_secs(1);
+/// A lane younger than this is not evicted for being a replica's.
+const REPLICA_SPARED: Duration = Duration::from_secs(1);
 
 /// Names a lane; a younger one has a larger id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +32,7 @@ pub(super) struct LaneId(u64);
 /// What an operation asks of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Extend and release: served first.
+    /// Extends, releases and the health probe: served first.
     Urgent,
     /// Acquire and read.
     Ordinary,
@@ -38,18 +40,18 @@ pub(crate) enum Way {
     Alone,
 }
 
-/// A slot of a lane, not yet guarded.
+/// A slot of a lane, not yet guarded by a permit.
 #[derive(Debug)]
-pub(super) struct Grant<C> {
+pub(super) struct Slot<C> {
     pub(super) lane: LaneId,
     pub(super) connection: C,
 }
 
-pub(super) type Slot<P> = Result<P, FaultKind>;
+pub(super) type Served<P> = Result<P, FaultKind>;
 
 pub(super) enum Checkout<C, P> {
-    Granted(Grant<C>),
-    Waiting(WaiterId, oneshot::Receiver<Slot<P>>),
+    Granted(Slot<C>),
+    Waiting(WaiterId, oneshot::Receiver<Served<P>>),
     Saturated,
 }
 
@@ -59,15 +61,15 @@ pub(super) struct WaiterId(u64);
 struct Waiter<P> {
     id: WaiterId,
     since: Instant,
-    sender: oneshot::Sender<Slot<P>>,
+    sender: oneshot::Sender<Served<P>>,
 }
 
 /// What the pool does after it has let go of the lock.
 #[must_use]
 pub(super) struct Work<C, P> {
-    pub(super) grants: Vec<(oneshot::Sender<Slot<P>>, Grant<C>)>,
-    pub(super) refusals: Vec<(oneshot::Sender<Slot<P>>, FaultKind)>,
-    pub(super) tests: Vec<Grant<C>>,
+    pub(super) grants: Vec<(oneshot::Sender<Served<P>>, Slot<C>)>,
+    pub(super) refusals: Vec<(oneshot::Sender<Served<P>>, FaultKind)>,
+    pub(super) tests: Vec<Slot<C>>,
     /// Connections to drop: dropping the last handle closes the socket.
     pub(super) drops: Vec<C>,
     pub(super) dials: u32,
@@ -220,7 +222,7 @@ impl<C: Clone, P> Slots<C, P> {
             lane.started.pop_front();
             // A new connection to a replica is to the same replica: one lane a second is enough to find out.
             if evict == Some(ClosedReason::ReadOnly)
-                && now.saturating_duration_since(lane.opened_at) < STALLED
+                && now.saturating_duration_since(lane.opened_at) < REPLICA_SPARED
             {
                 evict = None;
             }
@@ -251,7 +253,7 @@ impl<C: Clone, P> Slots<C, P> {
         work
     }
 
-    /// Takes a place for a connection that is opened without anyone waiting.
+    /// Takes a place for a connection that is to be opened.
     pub(super) fn begin_dial(&mut self) {
         self.places += 1;
         self.dialling += 1;
@@ -327,7 +329,7 @@ impl<C: Clone, P> Slots<C, P> {
                 work.closed.push(ClosedReason::IdleTimeout);
             } else if idle_for(lane.proven_at) >= self.config.idle_test {
                 lane.state = State::Testing;
-                work.tests.push(Grant { lane: lane.id, connection: lane.connection.clone() });
+                work.tests.push(Slot { lane: lane.id, connection: lane.connection.clone() });
             }
         }
         self.bury(&mut work);
@@ -357,6 +359,8 @@ impl<C: Clone, P> Slots<C, P> {
         let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
         let idle = count(open.clone().filter(|lane| lane.is_idle()).count());
         let open = count(open.count());
+        let leaving = self.lanes.iter().filter(|lane| lane.state == State::Evicted && !lane.is_idle());
+        let leaving = count(leaving.count());
         let fronts = [&self.urgent, &self.ordinary, &self.alone];
         let oldest = fronts.iter().filter_map(|line| line.front()).map(|waiter| waiter.since).min();
         Census {
@@ -364,7 +368,7 @@ impl<C: Clone, P> Slots<C, P> {
             open,
             idle,
             dialling: self.dialling,
-            draining: self.places.saturating_sub(self.dialling + open),
+            draining: self.places.saturating_sub(self.dialling + open + leaving),
             in_flight: count(self.lanes.iter().map(|lane| lane.started.len()).sum()),
             waiting: self.waiting(),
             oldest_waiting: oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
@@ -396,7 +400,7 @@ impl<C: Clone, P> Slots<C, P> {
     }
 
     /// Takes a slot of the first lane with room; a lane that has been idle for long is sent to its test instead.
-    fn take(&mut self, now: Instant, way: Way, work: &mut Work<C, P>) -> Option<Grant<C>> {
+    fn take(&mut self, now: Instant, way: Way, work: &mut Work<C, P>) -> Option<Slot<C>> {
         let depth = self.config.depth as usize;
         // One at a time: long replies must not take every lane from the locks.
         if way == Way::Alone && self.has_lane_in(State::Alone) {
@@ -408,7 +412,7 @@ impl<C: Clone, P> Slots<C, P> {
             }
             if lane.is_idle() && now.saturating_duration_since(lane.proven_at) >= self.config.idle_test {
                 lane.state = State::Testing;
-                work.tests.push(Grant { lane: lane.id, connection: lane.connection.clone() });
+                work.tests.push(Slot { lane: lane.id, connection: lane.connection.clone() });
                 continue;
             }
             if lane.is_idle() {
@@ -418,7 +422,7 @@ impl<C: Clone, P> Slots<C, P> {
                 lane.state = State::Alone;
             }
             lane.started.push_back(now);
-            let grant = Grant { lane: lane.id, connection: lane.connection.clone() };
+            let grant = Slot { lane: lane.id, connection: lane.connection.clone() };
             self.note(now);
             return Some(grant);
         }

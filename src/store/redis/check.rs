@@ -8,13 +8,18 @@ use tokio::time::Instant;
 use super::{
     RedisStore,
     reply::{discreet, unexpected},
-    script,
-    wire::{Key, server_time},
+    wire::server_time,
 };
 use crate::{
-    ConnectError, Fault, FaultKind, ServerReport, Warning,
-    store::pool::{Refusal, Way},
+    ConnectError, FaultKind, ServerReport, Warning,
+    store::{
+        Store as _,
+        pool::{Refusal, Way},
+    },
 };
+
+/// What a user needs to lock; `+info` and `+client|setname` are welcome.
+const RIGHTS: &str = "+eval +evalsha +time +get +set +del +pttl +pexpire +type +scan";
 
 /// The scripts need flags, which are new in this version.
 const OLDEST_MAJOR: u64 = 7;
@@ -92,11 +97,23 @@ impl RedisStore {
                 ),
             );
         }
-        if let Err(fault) = self.try_script(deadline).await {
-            if fault.kind() != FaultKind::Permission {
-                return Err(ConnectError::Fault(fault));
+        'scripts: {
+            let Err(fault) = self.probe(deadline).await else { break 'scripts };
+            match fault.kind() {
+                FaultKind::Permission => {}
+                // The server is there and understands; that it takes no writes now is for the health check to tell.
+                FaultKind::ReadOnly | FaultKind::OutOfMemory | FaultKind::Misconf | FaultKind::NoReplicas => {
+                    break 'scripts;
+                }
+                _ => return Err(ConnectError::Fault(fault)),
             }
-            warn("scripts_denied", "this user may not run EVAL and EVALSHA on our keys: no lock can be taken; grant +eval +evalsha and the key pattern".to_owned());
+            let why = std::error::Error::source(&fault).map(ToString::to_string).unwrap_or_default();
+            warn(
+                "scripts_denied",
+                format!(
+                    "this user may not run our scripts, no lock can be taken ({why}); grant {RIGHTS} on the keys of the prefix"
+                ),
+            );
         }
 
         let run_id = text("run_id");
@@ -110,16 +127,6 @@ impl RedisStore {
             clock_offset_seconds: offset,
             ..report
         })
-    }
-
-    /// Runs the script that reads, on a key of the prefix that no tag has.
-    async fn try_script(&self, deadline: Instant) -> Result<(), Fault> {
-        let key = |part| Key { prefix: &self.prefix, tag: "", part };
-        self.run(&script::INSPECT, Way::Ordinary, deadline, |cmd, _| {
-            cmd.arg(key("lock")).arg(key("fence"));
-        })
-        .await
-        .map(drop)
     }
 
     async fn plain(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {

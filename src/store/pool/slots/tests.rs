@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Receiver = oneshot::Receiver<Slot<()>>;
+type Receiver = oneshot::Receiver<Served<()>>;
 
 /// What is outside the slots: sockets, dials, operations, tests, and those who wait.
 struct World {
@@ -63,7 +63,7 @@ impl World {
         self.slots.lanes.iter().find(|other| other.id == lane).map(|lane| lane.state)
     }
 
-    fn took(&mut self, grant: &Grant<u32>) {
+    fn took(&mut self, grant: &Slot<u32>) {
         // Reserved: it was given away before, in the same step, the lane began to be emptied.
         assert!(
             matches!(self.state(grant.lane), Some(State::Open | State::Alone | State::Reserved)),

@@ -5,7 +5,7 @@
 -- ARGV  1 request (11 characters)   2 kind|holder id|   3 lowest and 4 highest fence that this call may end
 --       5 not_after: server time in µs after which nothing is done
 -- Replies:
---       "NOW SINCE"              released: the server's time in µs and the start of the lease in ms, 16 and 13 digits
+--       "NOWSINCE"               released: the server's time in µs and the start of the lease in ms, 16 and 13 digits
 --       0 now                    too late, nothing was done
 --       1 now                    this request had released it before
 --       2 now last               nobody holds it; the last fence that is remembered, or -1

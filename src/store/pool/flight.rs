@@ -21,7 +21,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Shared,
-    slots::{Grant, LaneId},
+    slots::{LaneId, Slot},
 };
 use crate::{ClosedReason, FaultKind, store::classify};
 
@@ -84,8 +84,8 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    pub(super) fn new(shared: Arc<Shared>, grant: Grant<Cable>) -> Self {
-        let Grant { lane, connection: cable } = grant;
+    pub(super) fn new(shared: Arc<Shared>, grant: Slot<Cable>) -> Self {
+        let Slot { lane, connection: cable } = grant;
         Self { shared, lane, cable, since: Instant::now(), evict: None }
     }
 
