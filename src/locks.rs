@@ -14,6 +14,9 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The locks of one prefix in one store. Cheap to clone; the clones share their connections.
 ///
+/// A call under way has a slot on a connection until it is polled to its end or dropped. One that is kept and not polled keeps
+/// the slot, and after a second its connection takes no other call.
+///
 /// # Examples
 /// ```
 /// use spool_lock::{Config, Holder, SpoolLocks, Tag};

@@ -84,8 +84,8 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    pub(super) fn new(shared: Arc<Shared>, grant: Slot<Cable>) -> Self {
-        let Slot { lane, connection: cable } = grant;
+    pub(super) fn new(shared: Arc<Shared>, slot: Slot<Cable>) -> Self {
+        let Slot { lane, connection: cable } = slot;
         Self { shared, lane, cable, since: Instant::now(), evict: None }
     }
 
