@@ -45,7 +45,7 @@ fn kind_of_code(code: &str) -> Option<FaultKind> {
 
 /// The fault of a command.
 pub(super) fn of_command(error: RedisError) -> Fault {
-    Fault::new(kind_of(&error), error)
+    discreet(kind_of(&error), error)
 }
 
 /// The fault of a connection that could not be opened.
@@ -62,7 +62,17 @@ pub(super) fn of_dial(error: RedisError) -> Fault {
             kind => kind,
         }
     };
-    Fault::new(kind, error)
+    discreet(kind, error)
+}
+
+/// A fault with the error as its source, but for what the server repeats of a command that it does not know: the password of a
+/// handshake, the token of a call.
+fn discreet(kind: FaultKind, error: RedisError) -> Fault {
+    let said = error.to_string();
+    match said.find("with args") {
+        Some(at) => Fault::new(kind, said[..at].trim_end_matches([' ', ',']).to_owned()),
+        None => Fault::new(kind, error),
+    }
 }
 
 fn kind_of_io(error: &RedisError, text: &str) -> FaultKind {

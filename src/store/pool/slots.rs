@@ -432,6 +432,9 @@ impl<C: Clone, P> Slots<C, P> {
     /// Serves who can be served, opens what must be opened, and takes note of the level.
     fn settle_all(&mut self, now: Instant, work: &mut Work<C, P>) {
         self.unreserve();
+        if self.waiting() == 0 {
+            return self.note(now);
+        }
         self.serve(now, Way::Urgent, work);
         self.serve(now, Way::Alone, work);
         self.unreserve();
@@ -473,8 +476,8 @@ impl<C: Clone, P> Slots<C, P> {
 
     /// Begins to empty a lane for who wants one alone and cannot have a new one.
     fn reserve(&mut self) {
-        let is_served = self.has_lane_in(State::Reserved) || self.has_lane_in(State::Alone);
-        if self.alone.is_empty() || self.dialling > 0 || is_served {
+        let is_served = || self.has_lane_in(State::Reserved) || self.has_lane_in(State::Alone);
+        if self.alone.is_empty() || self.dialling > 0 || is_served() {
             return;
         }
         let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open);

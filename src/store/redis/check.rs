@@ -5,11 +5,7 @@ use std::time::SystemTime;
 use redis::{Cmd, InfoDict, Value};
 use tokio::time::Instant;
 
-use super::{
-    RedisStore,
-    reply::{discreet, unexpected},
-    wire::server_time,
-};
+use super::{RedisStore, reply::unexpected, wire::server_time};
 use crate::{
     ConnectError, FaultKind, ServerReport, Warning,
     store::{
@@ -132,7 +128,7 @@ impl RedisStore {
     async fn plain(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {
         match self.pool.call(|_| cmd, Way::Ordinary, deadline).await {
             Ok(reply) => Ok((reply.value, reply.sent)),
-            Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(discreet(fault))),
+            Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(fault)),
             Err(Refusal::NoScript) => Err(ConnectError::Fault(FaultKind::Protocol.into())),
         }
     }

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use self::{
     clock::ServerClock,
-    reply::{Answer, discreet, unexpected, unknown_code},
+    reply::{Answer, unexpected, unknown_code},
     script::Script,
     wire::{Badge, Digits, Key, Tail, micros_of, read_key, read_lease, server_time},
 };
@@ -88,8 +88,7 @@ impl RedisStore {
             ConnectError::Fault(Fault::new(FaultKind::Connect, wrong))
         })?;
         let pool_config = pool.clone();
-        let pool =
-            Pool::open(dialler, pool_config).await.map_err(|fault| ConnectError::Fault(discreet(fault)))?;
+        let pool = Pool::open(dialler, pool_config).await.map_err(ConnectError::Fault)?;
         let mut store = Self {
             pool,
             prefix: prefix.into(),
@@ -139,7 +138,7 @@ impl RedisStore {
         };
         match reply {
             Ok(reply) => Ok((reply.value, reply.sent)),
-            Err(Refusal::Fault(fault)) => Err(discreet(fault)),
+            Err(Refusal::Fault(fault)) => Err(fault),
             Err(Refusal::NoScript) => Err(Fault::new(FaultKind::Protocol, "NOSCRIPT in answer to EVAL")),
         }
     }

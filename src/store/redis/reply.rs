@@ -1,6 +1,6 @@
 //! [`Answer`]: what a script replied, taken apart.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 use redis::Value;
 
@@ -82,15 +82,6 @@ impl Answer {
     /// The last fence that the server remembers; it says −1 for none.
     pub(super) fn last(&mut self) -> Result<Option<Fence>, Fault> {
         Ok(u64::try_from(self.number()?).ok().and_then(Fence::new))
-    }
-}
-
-/// Cuts what the server repeats of a command that it does not know: the password of a handshake, the token of a call.
-pub(super) fn discreet(fault: Fault) -> Fault {
-    let Some(said) = fault.source().map(ToString::to_string) else { return fault };
-    match said.find("with args") {
-        Some(at) => Fault::new(fault.kind(), said[..at].trim_end_matches([' ', ',']).to_owned()),
-        None => fault,
     }
 }
 
