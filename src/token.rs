@@ -35,9 +35,9 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The name of one release call, the same through all its repeats: 64 random bits.
+/// The name of one release call, the same through all its repeats: 54 random bits.
 ///
-/// Redis remembers the last 4 of them for each tag, so that a repeated release is answered as the first one was. The one that
+/// Redis remembers the last 3 of them for each tag, so that a repeated release is answered as the first one was. The one that
 /// an [`Ambiguous`](crate::ReleaseError::Ambiguous) release brings also says when the call was made: its repeat ends no lease
 /// that was granted since.
 #[derive(Debug, Clone, Copy)]
@@ -48,14 +48,16 @@ pub struct RequestId {
 }
 
 impl RequestId {
+    const LARGEST: u64 = (1 << 54) - 1;
+
     /// Draws a new request id, for a call that has yet to be made.
     pub fn random() -> Self {
         let mut bytes = [0; 8];
         fill(&mut bytes);
-        Self { id: u64::from_ne_bytes(bytes), made: None }
+        Self { id: u64::from_ne_bytes(bytes) & Self::LARGEST, made: None }
     }
 
-    pub(crate) fn text(self) -> Text<11> {
+    pub(crate) fn text(self) -> Text<9> {
         Text::of(self.id.into())
     }
 
@@ -132,7 +134,7 @@ impl FromStr for RequestId {
             Some((id, made)) => (id, Some(made.parse().map_err(|_| InvalidRequestId)?)),
             None => (text, None),
         };
-        let id = parse::<11>(id).and_then(|number| u64::try_from(number).ok()).ok_or(InvalidRequestId)?;
+        let id = parse::<9>(id).and_then(|number| u64::try_from(number).ok()).ok_or(InvalidRequestId)?;
         Ok(Self { id, made })
     }
 }
@@ -149,7 +151,7 @@ impl fmt::Display for RequestId {
 
 /// The text is not a request id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a request id; 11 characters of A-Z a-z 0-9 - _ are, also with @ and a number after them")]
+#[error("not a request id; 9 characters of A-Z a-z 0-9 - _ are, also with @ and a number after them")]
 pub struct InvalidRequestId;
 
 #[cfg(test)]
@@ -169,7 +171,7 @@ mod tests {
     fn request_id_survives_its_text() {
         for id in [
             RequestId { id: 0, made: None },
-            RequestId { id: u64::MAX, made: Some(u64::MAX) },
+            RequestId { id: RequestId::LARGEST, made: Some(u64::MAX) },
             RequestId::random(),
         ] {
             let read: RequestId = id.to_string().parse().unwrap();

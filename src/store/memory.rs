@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many releases of a tag are remembered, as in Redis.
-const REQUESTS: usize = 4;
+const REQUESTS: usize = 3;
 
 #[derive(Debug)]
 pub(crate) struct MemoryStore {

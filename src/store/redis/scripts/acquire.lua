@@ -10,10 +10,11 @@
 --       0 now                    too late, nothing was done
 --       3 now pttl value         held: by this token since an earlier try, or by another
 --       4 now                    no fence can be minted: the next would not be an exact number
--- The lock is the string 1|token|fence|since ms|kind|holder id|holder name|note, the fence key fence|request|request|…, whose
--- requests are the last releases, written by release.lua. Times and fences are 16 digits (since 13), so they stand at fixed
--- places and compare as text; each number that Lua has to make costs as much as a command.
-local call, sub = redis.call, string.sub
+-- The lock is the string 1|token|fence|since ms|kind|holder id|holder name|note, the fence key the fence, and once there was a
+-- release a bar and the requests of the last three with nothing between, written by release.lua. Times and fences are 16
+-- digits (since 13), so they stand at fixed places and compare as text; each number that Lua has to make costs as much as a
+-- command.
+local call, sub, byte = redis.call, string.sub, string.byte
 local time = call('TIME')
 local micros = time[2]
 if #micros < 6 then micros = sub('00000' .. micros, -6) end
@@ -22,9 +23,10 @@ if now > ARGV[5] then return {0, tonumber(now)} end
 
 local kept = call('GET', KEYS[2])
 local fence, requests = now, ''
--- The newest three requests stay, 11 characters and a bar each; the release of this grant will be the fourth.
-if kept then requests = sub(kept, #kept > 52 and -36 or 17) end
-if now <= ARGV[6] or kept and (now <= kept or #kept % 12 ~= 4) then
+-- The newest two requests stay, 9 characters each; the release of this grant will be the third. With it the value has 44
+-- characters: with 45 Redis would keep it in a memory block of its own.
+if kept then requests = #kept > 34 and '|' .. sub(kept, -18) or sub(kept, 17) end
+if now <= ARGV[6] or kept and (now <= kept or #kept ~= 16 and byte(kept, 17) ~= 124) then
   -- The counter or the floor is ahead of the clock, or somebody else has written the counter: now by number.
   local digits = string.match(kept or '', '^%d+') or '0'
   local next = math.max(tonumber(digits), tonumber(ARGV[6])) + 1

@@ -2,7 +2,7 @@
 -- Ends the lease that a holder has, and remembers that this request did so.
 --
 -- KEYS  1 lock    2 fence
--- ARGV  1 request (11 characters)   2 kind|holder id|   3 lowest and 4 highest fence that this call may end
+-- ARGV  1 request (9 characters)   2 kind|holder id|   3 lowest and 4 highest fence that this call may end
 --       5 not_after: server time in µs after which nothing is done
 -- Replies:
 --       "NOWSINCE"               released: the server's time in µs and the start of the lease in ms, 16 and 13 digits
@@ -29,7 +29,7 @@ end
 
 call('DEL', KEYS[1])
 if kept and kept >= fence then
-  call('SET', KEYS[2], kept .. '|' .. ARGV[1], 'KEEPTTL')
+  call('SET', KEYS[2], kept .. (#kept == 16 and '|' or '') .. ARGV[1], 'KEEPTTL')
 else
   -- Somebody deleted or changed the counter: the lease has it, and a day is what it is kept by default.
   call('SET', KEYS[2], fence .. '|' .. ARGV[1], 'PX', 86400000)
