@@ -32,8 +32,8 @@ pub enum AcquireError {
         #[source]
         fault: Fault,
     },
-    /// Too many calls already wait for a connection; nothing was sent. Shed load.
-    #[error("too many calls wait for a connection")]
+    /// Too many calls already wait, for a connection or in line for this tag; nothing was granted. Shed load.
+    #[error("too many calls wait already")]
     Saturated,
     /// The note is too long or has a control character.
     #[error(transparent)]
@@ -120,7 +120,7 @@ pub enum ForceReleaseError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// Too many calls already wait for a connection; nothing was sent.
+    /// Too many calls already wait for a connection, or none is left for the subscription; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
     /// Redis misbehaved.

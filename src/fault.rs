@@ -15,7 +15,7 @@ pub enum FaultKind {
     Disconnected,
     /// No connection of the pool came free in time. Nothing was sent.
     CheckoutTimeout,
-    /// Too many calls already wait for a connection. Nothing was sent.
+    /// Too many calls already wait for a connection, or none is left for the subscription. Nothing was sent.
     Saturated,
     /// No connection could be opened: refused, unreachable, unknown host.
     Connect,

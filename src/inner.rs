@@ -5,30 +5,114 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use crate::{Config, ConnectError, Snapshot, Stats, meter::LockMeter, store::AnyStore};
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    AcquireError, Config, ConnectError, FaultKind, Lease, Occupant, Snapshot, Stats, Tag,
+    hearing::{Hearing, Request},
+    known::Known,
+    lines::{Errand, Lines, Waiting},
+    meter::LockMeter,
+    store::{AnyStore, Ask},
+    token::random_byte,
+};
+
+/// What the lines of this crate are made of: calls that wait for a tag.
+#[derive(Debug)]
+pub(crate) struct ForLock;
+
+impl Waiting for ForLock {
+    type Key = Tag;
+    type Ask = Ask;
+    type Answer = Result<Lease, AcquireError>;
+    type Sight = Sight;
+
+    fn ambiguous(ask: &Ask) -> Self::Answer {
+        Err(AcquireError::Ambiguous { token: ask.token, fault: FaultKind::Timeout.into() })
+    }
+}
+
+/// Who holds a tag, and when their lease ends unless it is extended or released.
+#[derive(Debug, Clone)]
+pub(crate) struct Sight {
+    pub(crate) occupant: Arc<Occupant>,
+    pub(crate) ends: Instant,
+}
+
+impl Sight {
+    pub(crate) fn new(occupant: Occupant, expires_in: Duration) -> Self {
+        Self { occupant: Arc::new(occupant), ends: Instant::now() + expires_in }
+    }
+
+    /// Whether it is the lease of whoever asks.
+    pub(crate) fn is_of(&self, ask: &Ask) -> bool {
+        ask.is_by(&self.occupant.holder, self.occupant.kind)
+    }
+}
+
+/// What is asked of floor 6, which this floor may not call.
+#[derive(Debug)]
+pub(crate) struct Mailboxes {
+    /// What the lines want done: for their keepers.
+    pub(crate) errands: Errands,
+    /// For the hub.
+    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+}
+
+pub(crate) type Errands = mpsc::UnboundedReceiver<Errand<ForLock>>;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: AnyStore,
     pub(crate) meter: Arc<LockMeter>,
+    pub(crate) known: Known,
+    pub(crate) hearing: Hearing,
+    pub(crate) lines: Lines<ForLock>,
     started_at: SystemTime,
     seq: AtomicU64,
 }
 
 impl Inner {
-    pub(crate) async fn connect(config: Config) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect(config: Config) -> Result<(Self, Mailboxes), ConnectError> {
         config.check()?;
         let meter = Arc::new(LockMeter::default());
         let store = config.open_store(meter.clone()).await?;
-        Ok(Self { config, store, meter, started_at: SystemTime::now(), seq: AtomicU64::new(0) })
+        let (lines, errands) = Lines::new(config.wait.line as usize);
+        let (hearing, requests) = Hearing::new();
+        let (known, started_at, seq) = (Known::default(), SystemTime::now(), AtomicU64::new(0));
+        let inner = Self { config, store, meter, known, hearing, lines, started_at, seq };
+        Ok((inner, Mailboxes { errands, requests }))
+    }
+
+    /// What stands in the way of a line, and how long until its keeper looks again.
+    pub(crate) fn sight(&self, occupant: Occupant, expires_in: Duration) -> (Sight, Duration) {
+        (Sight::new(occupant, expires_in), self.until_next_look(expires_in))
+    }
+
+    /// How long until the keeper of a line looks again: at the poll, or when the lease that stands in the way ends.
+    fn until_next_look(&self, expires_in: Duration) -> Duration {
+        let poll = self.config.wait.poll;
+        // Up to a fifth later, so that processes do not look all at once.
+        let later = poll * u32::from(random_byte()) / (5 * 255);
+        // At its very end the lease may still stand.
+        (poll + later).min(expires_in + Duration::from_millis(1))
+    }
+
+    /// When no call that has been made by now is carried out any more, and no place that one has taken is served.
+    pub(crate) fn until_all_is_over(&self) -> Instant {
+        Instant::now() + self.config.deadline + self.config.wait.place()
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats { pool: self.store.pool(), locks: self.meter.read(), server: self.store.report() }
+        Stats {
+            pool: self.store.pool(),
+            locks: self.meter.read(self.lines.waiting() as u64),
+            server: self.store.report(),
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

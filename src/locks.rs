@@ -5,8 +5,13 @@ use std::{sync::Arc, time::Duration};
 #[cfg(feature = "snapshot")]
 use crate::snapshot::SnapshotServer;
 use crate::{
-    Acquire, Config, ConnectError, Extend, ForceReleaseError, Health, Holder, Lease, Occupant, ReadError,
-    Reading, Release, Snapshot, SnapshotEndpoint, Stats, Tag, Ttl, attempt, inner::Inner,
+    Acquire, Config, ConnectError, Extend, Fault, FaultKind, ForceReleaseError, Health, Holder, Lease,
+    Occupant, PastLease, ReadError, Reading, Release, Snapshot, SnapshotEndpoint, Stats, Tag, Ttl, Watch,
+    attempt,
+    hub::Hub,
+    inner::{Inner, Mailboxes},
+    store::Topic,
+    waiters,
 };
 
 /// A health check waits no longer than this for Redis.
@@ -41,6 +46,8 @@ pub struct SpoolLocks {
 #[derive(Debug)]
 struct Front {
     inner: Arc<Inner>,
+    /// Hears until the last clone is gone.
+    _hub: Hub,
     /// Serves snapshots until the last clone is gone.
     #[cfg(feature = "snapshot")]
     snapshots: Option<SnapshotServer>,
@@ -61,19 +68,24 @@ impl SpoolLocks {
     /// # Cancel safety
     /// Dropped, nothing stays open.
     pub async fn connect(config: Config) -> Result<Self, ConnectError> {
-        let inner = Arc::new(Inner::connect(config).await?);
-        Ok(Self { front: Arc::new(Front::open(inner)?) })
+        let (inner, Mailboxes { errands, requests }) = Inner::connect(config).await?;
+        let inner = Arc::new(inner);
+        tokio::spawn(waiters::keep(Arc::downgrade(&inner), errands));
+        let hub = Hub::start(inner.clone(), requests, Hub::LINGER);
+        Ok(Self { front: Arc::new(Front::open(inner, hub)?) })
     }
 
-    /// Acquires the lock on `tag` for `holder`: one look, no waiting.
+    /// Acquires the lock on `tag` for `holder`. Where somebody else has it, waits in line if [`wait`](Acquire::wait) says so.
     ///
     /// # Errors
     /// [`AcquireError`](crate::AcquireError): `Contended` — somebody else has it. `AlreadyHeld` — this holder has it.
     /// `Ambiguous` — no clear answer came; ask again with its token. `Saturated`, `Fault` — nothing was granted. `InvalidNote`.
+    /// A wait whose time is over ends in `Contended` too; an acquire that says so has left no lock.
     ///
     /// # Cancel safety
-    /// If dropped, the lock may have been granted; at worst it lasts its ttl. An acquire that reaches the server after the
-    /// deadline of the call grants nothing.
+    /// If dropped, what it may have been granted is released in the background, unless the call named its
+    /// [`token`](Acquire::token): then it can be repeated. Where the process ends before that, it lasts its ttl. An acquire that
+    /// reaches the server after the deadline of the call grants nothing.
     pub fn acquire<'a>(&'a self, tag: &'a Tag, holder: &'a Holder) -> Acquire<'a> {
         Acquire::new(&self.front.inner, tag, holder)
     }
@@ -114,7 +126,9 @@ impl SpoolLocks {
     }
 
     /// Ends whatever lease stands on `tag`, on the word of an operator: `by` whom, and `why`, go to the log. Answers whose it
-    /// was; `None` where what stood there was not a lock of ours. The holder finds out at its next extend or release.
+    /// was; `None` where what stood there was not a lock of ours. Those who watch the tag are told, `by` and `why` included; the
+    /// process that acquired it hears that it is [`Lost`](crate::Event::Lost) if it watches and its subscription is not broken just
+    /// then, otherwise at its next extend or release.
     ///
     /// # Errors
     /// [`ForceReleaseError`]: `NotHeld` — nobody holds it. `Saturated`, `Fault`.
@@ -127,7 +141,7 @@ impl SpoolLocks {
         by: &str,
         why: &str,
     ) -> Result<Option<Occupant>, ForceReleaseError> {
-        let outcome = attempt::force_release(&self.front.inner, tag).await;
+        let outcome = attempt::force_release(&self.front.inner, tag, by, why).await;
         match &outcome {
             Ok(occupant) => {
                 let holder = occupant.as_ref().map(|occupant| occupant.holder.id());
@@ -167,6 +181,54 @@ impl SpoolLocks {
         attempt::list(&self.front.inner).await
     }
 
+    /// Hears what happens to `tag` from the return of this call on.
+    ///
+    /// All watches and waiters of a process share one connection, opened with the first and closed a minute after the last.
+    /// Beside what the holders do, it is told when a lease expires (asked for when it is due, so within a round trip or two)
+    /// and when a lease that this process acquired is lost. Takes the config's deadline at most.
+    ///
+    /// # Errors
+    /// [`ReadError`]: `Saturated`, `Fault`: the subscription could not be made, or how things stand could not be asked.
+    ///
+    /// # Cancel safety
+    /// If dropped, nothing is heard.
+    pub async fn watch_tag(&self, tag: &Tag) -> Result<Watch, ReadError> {
+        self.hear(Topic::Tag(tag.clone())).await
+    }
+
+    /// Hears what happens to any tag of this prefix, as [`watch_tag`](Self::watch_tag) does for one.
+    ///
+    /// Begins, as the first of its process, with a [`list`](Self::list), and does so again when the subscription was broken: on
+    /// a shared Redis with a million other keys, watch the tags that matter.
+    ///
+    /// # Errors
+    /// As for [`watch_tag`](Self::watch_tag).
+    ///
+    /// # Cancel safety
+    /// As for [`watch_tag`](Self::watch_tag).
+    pub async fn watch(&self) -> Result<Watch, ReadError> {
+        self.hear(Topic::All).await
+    }
+
+    async fn hear(&self, topic: Topic) -> Result<Watch, ReadError> {
+        let inner = &self.front.inner;
+        let watch = tokio::time::timeout(inner.config.deadline, inner.hearing.watch(topic)).await;
+        Ok(watch.unwrap_or_else(|_| Err(Fault::from(FaultKind::Timeout)))?)
+    }
+
+    /// What is remembered of past grants of `tag`, oldest first, with how each ended; the last one may still stand.
+    ///
+    /// Empty where no history is kept, which is the default ([`Config::history`]); what is kept is bounded in number and time.
+    ///
+    /// # Errors
+    /// [`ReadError`]: `Saturated`, `Fault`.
+    ///
+    /// # Cancel safety
+    /// Reads only.
+    pub async fn history(&self, tag: &Tag) -> Result<Reading<Vec<PastLease>>, ReadError> {
+        attempt::history(&self.front.inner, tag).await
+    }
+
     /// What this process counts, and the state of its pool now. Asks nobody.
     pub fn stats(&self) -> Stats {
         self.front.inner.stats()
@@ -199,23 +261,23 @@ impl SpoolLocks {
 
 impl Front {
     #[cfg(feature = "snapshot")]
-    fn open(inner: Arc<Inner>) -> Result<Self, ConnectError> {
+    fn open(inner: Arc<Inner>, hub: Hub) -> Result<Self, ConnectError> {
         let serve = |endpoint: &SnapshotEndpoint| {
             let source = inner.clone();
             SnapshotServer::start(endpoint, move || source.snapshot())
                 .map_err(|source| ConnectError::Snapshot { at: endpoint.to_string(), source })
         };
         let snapshots = inner.config.snapshot.as_ref().map(serve).transpose()?;
-        Ok(Self { inner, snapshots })
+        Ok(Self { inner, _hub: hub, snapshots })
     }
 
     #[cfg(not(feature = "snapshot"))]
-    fn open(inner: Arc<Inner>) -> Result<Self, ConnectError> {
+    fn open(inner: Arc<Inner>, hub: Hub) -> Result<Self, ConnectError> {
         if let Some(endpoint) = &inner.config.snapshot {
             let source = std::io::Error::other("needs the feature snapshot");
             return Err(ConnectError::Snapshot { at: endpoint.to_string(), source });
         }
-        Ok(Self { inner })
+        Ok(Self { inner, _hub: hub })
     }
 }
 

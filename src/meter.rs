@@ -119,6 +119,7 @@ pub(crate) struct LockMeter {
     operations: [OperationMeter; 4],
     pub(crate) contended: Counter,
     lost: [Counter; LostReason::ALL.len()],
+    pub(crate) acquire_wait: Timer,
     pub(crate) held: Timer,
     pub(crate) extend_margin: Timer,
     pub(crate) fencing_rejections: Counter,
@@ -136,6 +137,7 @@ impl Default for LockMeter {
             operations: std::array::from_fn(operation),
             contended: Counter::default(),
             lost: std::array::from_fn(|_| Counter::default()),
+            acquire_wait: Timer::new(buckets::WAIT),
             held: Timer::new(buckets::HELD),
             extend_margin: Timer::new(buckets::MARGIN),
             fencing_rejections: Counter::default(),
@@ -158,7 +160,8 @@ impl LockMeter {
         self.lost[reason as usize].add_one();
     }
 
-    pub(crate) fn read(&self) -> LockStats {
+    /// What is counted here, and how many wait in line now.
+    pub(crate) fn read(&self, waiters: u64) -> LockStats {
         let operation = |operation: &Operation| {
             let meter = &self.operations[*operation as usize];
             let duration_seconds = meter.duration.read();
@@ -171,6 +174,8 @@ impl LockMeter {
             operations: Operation::ALL.iter().map(operation).collect(),
             contended_total: self.contended.get(),
             lost_total: LostReason::ALL.iter().zip(&self.lost).map(lost).collect(),
+            waiters,
+            acquire_wait_seconds: self.acquire_wait.read(),
             held_seconds: self.held.read(),
             extend_margin_seconds: self.extend_margin.read(),
             fencing_rejections_total: self.fencing_rejections.get(),

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 pub struct PoolReport {
     /// Configured maximum.
     pub max_connections: u32,
-    /// Connections with work.
+    /// Connections with work; the subscription has some as long as it is open.
     pub active_connections: u32,
     /// What may still become active: `limit` − `active_connections`.
     pub available_connections: u32,
@@ -119,11 +119,15 @@ pub struct PoolStats {
 pub struct LockStats {
     /// By operation: `acquire`, `extend`, `release`, `read`.
     pub operations: BTreeMap<String, OperationStats>,
-    /// Acquires that found the lock held by somebody else.
+    /// Looks of acquires that found the lock held by somebody else; who joins a line in which others wait does not look.
     pub contended_total: u64,
-    /// Leases that a holder named by their fence and that had ended: found free when it extended them (`expired`), or held by
-    /// another (`stolen`), by [`LostReason`](crate::LostReason).
+    /// Leases that ended otherwise than by a release, by [`LostReason`](crate::LostReason): noticed when an extend or a release
+    /// named their fence, or while the process that had acquired them watched.
     pub lost_total: BTreeMap<String, u64>,
+    /// Calls that wait in line for a lock that somebody else holds.
+    pub waiters: u64,
+    /// How long a call waited in line, whether it was granted the lock in the end or not.
+    pub acquire_wait_seconds: Histogram,
     /// How long a lease was held when it was released.
     pub held_seconds: Histogram,
     /// What was left of the ttl when an extend succeeded: the early warning before a loss.
@@ -145,7 +149,7 @@ pub struct OperationStats {
     pub total: u64,
     /// Those that failed, by [`FaultKind`](crate::FaultKind). "Held by another" is an answer, not a failure.
     pub failures_total: BTreeMap<String, u64>,
-    /// Time of the whole operation, waiting for a connection included.
+    /// Time of the whole operation, waiting for a connection included, waiting in line for a lock not.
     pub duration_seconds: Histogram,
 }
 
@@ -260,12 +264,23 @@ pub enum ClosedReason {
     ReadOnly,
     /// It did not pass the test of a long-idle connection.
     FailedTest,
+    /// It had no work, and its place was wanted for the subscription.
+    MadeRoom,
+    /// It was the subscription, and was let go of.
+    Unsubscribed,
 }
 
 impl ClosedReason {
     /// Every reason, in the order of the declaration.
-    pub const ALL: [Self; 5] =
-        [Self::IdleTimeout, Self::Disconnected, Self::Timeout, Self::ReadOnly, Self::FailedTest];
+    pub const ALL: [Self; 7] = [
+        Self::IdleTimeout,
+        Self::Disconnected,
+        Self::Timeout,
+        Self::ReadOnly,
+        Self::FailedTest,
+        Self::MadeRoom,
+        Self::Unsubscribed,
+    ];
 
     /// The reason in snake case, as metrics and JSON have it.
     pub const fn as_str(self) -> &'static str {
@@ -275,6 +290,8 @@ impl ClosedReason {
             Self::Timeout => "timeout",
             Self::ReadOnly => "read_only",
             Self::FailedTest => "failed_test",
+            Self::MadeRoom => "made_room",
+            Self::Unsubscribed => "unsubscribed",
         }
     }
 }

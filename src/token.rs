@@ -1,4 +1,5 @@
-//! [`Token`] and [`RequestId`]: random names that make a repeated call recognisable.
+//! [`Token`] and [`RequestId`]: random names that make a repeated call recognisable; [`Process`]: one that makes a process
+//! recognisable.
 
 use std::{fmt, str::FromStr};
 
@@ -85,6 +86,24 @@ impl std::hash::Hash for RequestId {
     }
 }
 
+/// The name of one connect among all: 64 random bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process(u64);
+
+impl Process {
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; 8];
+        fill(&mut bytes);
+        Self(u64::from_ne_bytes(bytes))
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Text::<11>::of(self.0.into()).fmt(f)
+    }
+}
+
 fn fill(bytes: &mut [u8]) {
     use std::hash::{BuildHasher, RandomState};
     if getrandom::fill(bytes).is_err() {
@@ -93,6 +112,13 @@ fn fill(bytes: &mut [u8]) {
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
     }
+}
+
+/// A random byte, for a delay that is not everybody's.
+pub(crate) fn random_byte() -> u8 {
+    let mut bytes = [0; 1];
+    fill(&mut bytes);
+    bytes[0]
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -113,6 +139,12 @@ impl<const N: usize> Text<N> {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl<const N: usize> fmt::Display for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
     }
 }
 
@@ -141,7 +173,7 @@ impl FromStr for RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(self.text().as_bytes()).unwrap_or_default())?;
+        self.text().fmt(f)?;
         match self.made {
             Some(made) => write!(f, "@{made}"),
             None => Ok(()),

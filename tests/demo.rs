@@ -96,6 +96,7 @@ fn demo_ends_by_itself_without_an_error() {
         " pairs, ",
         " 0 errors, ",
         " of 25 clients and rejected 0\n",
+        " 100 of 100 event streams stayed up, ",
         "good: no error, and the server turned nobody away\n",
     ] {
         assert!(said.contains(text), "{text:?} was not said");

@@ -14,7 +14,7 @@ use spool_lock::{
     Ttl,
 };
 use support::{ClockShim, RedisServer, eventually};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 const SOON: Duration = Duration::from_secs(10);
 const HOUR_MICROS: u64 = 3_600_000_000;
@@ -198,6 +198,59 @@ async fn fences_rise_over_a_clock_set_back_while_anybody_remembers() {
     let newcomer = connect(&server).await;
     assert!(take_and_release(&newcomer, &untouched).await > counted);
     assert!(take_and_release(&newcomer, &tag).await > last);
+}
+
+/// Waits for a tag in a task of its own; so many processes stand in the queue then.
+async fn queue_up(server: &RedisServer, locks: &SpoolLocks, tag: &Tag, queued: u64) -> JoinHandle<Lease> {
+    let (locks, for_whom, waited) =
+        (locks.clone(), Holder::new(queued.to_string(), "").expect("a holder"), tag.clone());
+    let waiting = tokio::spawn(async move {
+        locks
+            .acquire(&waited, &for_whom)
+            .ttl(long())
+            .wait(Duration::from_secs(30))
+            .await
+            .expect("its turn comes")
+    });
+    eventually(Duration::from_secs(5), async || {
+        server.query::<u64>(&["ZCARD", &key(tag, "queue")]) == queued
+    })
+    .await;
+    waiting
+}
+
+#[tokio::test]
+async fn a_grant_from_the_queue_is_above_what_its_process_has_seen() {
+    let shim = ClockShim::build().unwrap();
+    let server = RedisServer::builder().clock(&shim).start();
+    let (locks, tag) = (connect(&server).await, tag("TEST-02"));
+    let seen = take_and_release(&locks, &tag).await;
+    shim.shift(-3600);
+    server.cmd(&["DEL", &key(&tag, "fence")]);
+    let newcomer = connect(&server).await;
+    let lease = take(&newcomer, &tag).await;
+    assert!(lease.fence < seen, "it remembers nothing");
+    let waiting = queue_up(&server, &locks, &tag, 1).await;
+    newcomer.release_lease(&lease).await.expect("it is held");
+    let granted = waiting.await.unwrap();
+    assert!(granted.fence > seen, "{} after {seen}", granted.fence);
+}
+
+#[tokio::test]
+async fn the_order_of_the_queue_outlasts_a_clock_that_is_set_back() {
+    let shim = ClockShim::build().unwrap();
+    let server = RedisServer::builder().clock(&shim).start();
+    let [holder, one, two] = [connect(&server).await, connect(&server).await, connect(&server).await];
+    let tag = tag("TEST-02");
+    let lease = take(&holder, &tag).await;
+    let first = queue_up(&server, &one, &tag, 1).await;
+    shim.shift(-3600);
+    let second = queue_up(&server, &two, &tag, 2).await;
+    holder.release_lease(&lease).await.expect("it is held");
+    let first = first.await.unwrap();
+    assert!(!second.is_finished(), "whoever came later waits");
+    one.release_lease(&first).await.expect("it is held");
+    second.await.unwrap();
 }
 
 #[tokio::test]

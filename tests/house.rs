@@ -9,15 +9,15 @@ use std::{
 /// The floors, from the ground up; design notes stand in `docs/architecture.md`.
 const FLOORS: &[&[&str]] = &[
     &[
-        "buckets", "endpoint", "error", "fault", "fence", "health", "holder", "lease", "lost", "stats",
-        "tag", "text", "time", "token", "ttl",
+        "buckets", "endpoint", "error", "event", "fault", "fence", "health", "history", "holder", "lease",
+        "lost", "stats", "sync", "tag", "text", "time", "token", "ttl",
     ],
     &["meter"],
     &["store"],
-    &["config", "inner"],
+    &["config", "hearing", "inner", "known", "lines", "watch"],
     &[],
     &["attempt"],
-    &[],
+    &["hub", "waiters", "sweeper"],
     &["builder", "compat", "locks", "metrics", "snapshot"],
 ];
 

@@ -415,9 +415,14 @@ async fn a_silent_server_is_a_timeout_within_the_deadline() {
 #[tokio::test]
 async fn a_right_that_is_missing_within_a_script_is_told_and_is_not_healthy() {
     let server = RedisServer::start();
-    let enough = "+eval +evalsha +time +get +set +del +pttl +pexpire +type +scan";
-    for missing in ["get", "set", "del", "pttl", "pexpire", "type"] {
-        let rights = enough.replace(&format!("+{missing}"), "");
+    let enough = "+eval +evalsha +time +get +set +del +exists +pttl +pexpire +type +scan \
+                  +zadd +zrem +zrange +hset +hget +hdel";
+    for missing in [
+        "get", "set", "del", "exists", "pttl", "pexpire", "type", "zadd", "zrem", "zrange", "hset", "hget",
+        "hdel",
+    ] {
+        let rights: Vec<_> = enough.split(' ').filter(|right| *right != format!("+{missing}")).collect();
+        let rights = rights.join(" ");
         let rules = format!("ACL SETUSER no-{missing} on >sesame ~spool:* {rights} +info");
         server.cmd(&rules.split_whitespace().collect::<Vec<_>>());
         let locks = connect(&format!("redis://no-{missing}:sesame@127.0.0.1:{}", server.port())).await;
@@ -466,6 +471,45 @@ async fn a_user_without_rights_is_told_which() {
             other => panic!("{user}: {other:?}"),
         }
         assert_not_operational(&locks, FaultKind::Permission).await;
+    }
+}
+
+/// Without the channels locks work, and nobody hears of them.
+#[tokio::test]
+async fn a_user_without_rights_on_the_channels_is_told_which() {
+    let server = RedisServer::start();
+    let enough = "+publish +subscribe +psubscribe +unsubscribe +punsubscribe &spool:events:* &spool:grants:*";
+    for (user, rights, refused) in [
+        ("mute", "+@all -publish &*", Some("PUBLISH")),
+        ("deaf", "+@all -subscribe &*", Some("SUBSCRIBE")),
+        ("no-channels", "+@all", Some("PUBLISH")),
+        ("no-grants", "+@all &spool:events:*", Some("PUBLISH")),
+        // The server takes a pattern for allowed only where it is granted to the letter.
+        ("no-pattern", "+@all &spool:*", Some("PSUBSCRIBE")),
+        ("enough", &format!("+@all -@pubsub {enough}"), None),
+        ("all", "+@all &*", None),
+        // Whoever may run no script may not ask either.
+        ("unknown", "+@all -eval -evalsha", None),
+    ] {
+        let rules = format!("ACL SETUSER {user} on >sesame ~* resetchannels {rights}");
+        server.cmd(&rules.split(' ').collect::<Vec<_>>());
+        let said = || server.calls("publish") + server.calls("subscribe") + server.calls("psubscribe");
+        let before = said();
+        let locks = connect(&format!("redis://{user}:sesame@127.0.0.1:{}", server.port())).await;
+        assert_eq!(said(), before, "it is found out without doing it");
+        let warnings = locks.stats().server.warnings;
+        let warning = warnings.into_iter().find(|warning| warning.name == "events_permission");
+        let message = warning.map(|warning| warning.message);
+        match refused {
+            None => assert_eq!(message, None, "{user}"),
+            Some(refused) => {
+                let message = message.expect(user);
+                assert!(message.contains(&format!("may not run {refused} on")), "{user}: {message}");
+                assert!(message.contains(enough), "{message}");
+                let lease = locks.acquire(&tag("TEST-02"), &worker()).await.unwrap();
+                locks.release_lease(&lease).await.unwrap();
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `scripts/demo` shows: 50 workers on a Redis that accepts 25 clients.
+//! What `scripts/demo` shows: 50 workers and 100 event streams on a Redis that accepts 25 clients.
 //!
 //! The script starts what each part needs, and ends it; a part can also be run alone:
 //!
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `per-request` opens a connection for each request, as before the incident. `pooled` lets the same workers share the pool
-//! of the crate, and fails when anything failed or the server turned anybody away. `saturated` makes a pool too small on purpose
+//! of the crate, with 100 event streams beside them over one more connection, and fails when anything failed or the server turned
+//! anybody away. `saturated` makes a pool too small on purpose
 //! and succeeds when Prometheus fires `SpoolPoolUtilizationHigh`.
 
 mod arguments;
@@ -18,6 +19,7 @@ mod pooled;
 mod prometheus;
 mod relay;
 mod server;
+mod streams;
 mod tally;
 mod worker;
 
@@ -39,6 +41,8 @@ use crate::{
 
 /// How many workers there are: those of the factory, on a busy day.
 const WORKERS: usize = 50;
+/// How many event streams are open beside them: a screen for each, all day.
+const STREAMS: usize = 100;
 /// What a worker does between two questions to Redis, such as writing to the ledger.
 const WORK: Duration = Duration::from_millis(10);
 /// How long `per-request` goes on unless it is told.

@@ -1,4 +1,4 @@
-//! [`Run`]: the workers over the pool of the crate, with a line each second and a summary.
+//! [`Run`]: the workers and the event streams over the pool of the crate, with a line each second and a summary.
 
 use std::{
     error::Error,
@@ -15,10 +15,11 @@ use tokio::{
 };
 
 use crate::{
-    WORKERS,
+    STREAMS, WORKERS,
     prometheus::{AlertState, alert_state},
     say,
     server::{Clients, Server},
+    streams::{Heard, Streams},
     tally::Deeds,
     worker::Crew,
 };
@@ -27,8 +28,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The heads of the columns are repeated after as many lines.
 const PAGE: u64 = 20;
 const HEADS: &str = "
-                                       | connections                    | server
-  time  pairs/s contended errors  p95  | active  utilisation  waiting   | clients  rejected";
+                                       | connections                    | server            | event streams
+  time  pairs/s contended errors  p95  | active  utilisation  waiting   | clients  rejected | up   events/s  missed";
 
 /// What to run, and when it has been enough.
 pub(crate) struct Run {
@@ -54,6 +55,7 @@ impl Run {
         let mut end = pin!(end(self.longest)?);
         let mut ticks = interval_at(start + SECOND, SECOND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let streams = Streams::open(&self.locks).await?;
         let crew = Crew::start(&self.locks)?;
         let mut meter = Meter::new(&self.locks);
         let mut total = Total::default();
@@ -64,7 +66,7 @@ impl Run {
                 () = &mut end => break,
             }
             let clients = server.clients().await?;
-            let second = meter.second(start, crew.look(), clients.since(first));
+            let second = meter.second(start, crew.look(), streams.look(), clients.since(first));
             if total.lines % PAGE == 0 {
                 say(HEADS)?;
             }
@@ -82,7 +84,7 @@ impl Run {
         }
         let last = crew.finish().await?;
         let clients = server.clients().await?;
-        total.add(&meter.second(start, last, clients.since(first)));
+        total.add(&meter.second(start, last, streams.look(), clients.since(first)));
         total.sum_up(&self, start.elapsed(), first.max)
     }
 }
@@ -130,6 +132,7 @@ struct Second {
     utilisation: f64,
     waiting: u32,
     clients: Clients,
+    heard: Heard,
 }
 
 impl<'a> Meter<'a> {
@@ -138,7 +141,7 @@ impl<'a> Meter<'a> {
         Self { locks, last: Instant::now(), active_seconds }
     }
 
-    fn second(&mut self, start: Instant, mut deeds: Deeds, clients: Clients) -> Second {
+    fn second(&mut self, start: Instant, mut deeds: Deeds, heard: Heard, clients: Clients) -> Second {
         let (pool, now) = (self.locks.stats().pool, Instant::now());
         let length = now - self.last;
         let active_seconds = pool.active_connection_seconds_total - self.active_seconds;
@@ -154,6 +157,7 @@ impl<'a> Meter<'a> {
             utilisation: active_seconds / length.as_secs_f64() / f64::from(pool.limit.max(1)),
             waiting: pool.waiting,
             clients,
+            heard,
         }
     }
 }
@@ -163,7 +167,7 @@ impl Display for Second {
         let per_second = |count: u64| count as f64 / self.length.as_secs_f64();
         write!(
             f,
-            "{:>4} s {:>8.0} {:>9.0} {:>6} {:>4.0} ms | {:>3}/{:<3} {:>9.1} % {:>8}   | {:>4}/{:<3} {:>8}",
+            "{:>4} s {:>8.0} {:>9.0} {:>6} {:>4.0} ms | {:>3}/{:<3} {:>9.1} % {:>8}   | {:>4}/{:<3} {:>8}  | {:>3} {:>9.0} {:>7}",
             self.at.as_secs_f64().round(),
             per_second(self.deeds.pairs),
             per_second(self.deeds.contended),
@@ -176,6 +180,9 @@ impl Display for Second {
             self.clients.connected,
             self.clients.max,
             self.clients.rejected,
+            self.heard.up,
+            per_second(self.heard.events),
+            self.heard.missed,
         )
     }
 }
@@ -191,6 +198,7 @@ struct Total {
     worst_p95: Duration,
     most_clients: u64,
     rejected: u64,
+    heard: Heard,
     alert: AlertState,
 }
 
@@ -204,11 +212,14 @@ impl Total {
         self.worst_p95 = self.worst_p95.max(second.p95);
         self.most_clients = self.most_clients.max(second.clients.connected);
         self.rejected = second.clients.rejected;
+        self.heard.up = second.heard.up;
+        self.heard.events += second.heard.events;
+        self.heard.missed += second.heard.missed;
     }
 
     /// Says what came of it, and whether it went as it should.
     fn sum_up(&self, run: &Run, length: Duration, max_clients: u64) -> Result<bool, Box<dyn Error>> {
-        let Self { pairs, contended, errors, worst_p95, most_clients, rejected, .. } = self;
+        let Self { pairs, contended, errors, worst_p95, most_clients, rejected, heard, .. } = self;
         say(format_args!(
             "\nsummary: {WORKERS} workers, {:.0} s: {pairs} pairs, {contended} contended, {errors} errors, \
              p95 {:.1} ms in the worst second",
@@ -218,6 +229,10 @@ impl Total {
         say(format_args!(
             "         the server had at most {most_clients} of {max_clients} clients and rejected {rejected}"
         ))?;
+        say(format_args!(
+            "         {} of {STREAMS} event streams stayed up, heard {} events and missed {}",
+            heard.up, heard.events, heard.missed,
+        ))?;
         if let Some(error) = &self.last_error {
             say(format_args!("         the last error: {error}"))?;
         }
@@ -225,6 +240,7 @@ impl Total {
             Some(alert) => (self.alert == AlertState::Firing, format!("{} is {}", alert.name, self.alert)),
             None if *errors > 0 => (false, "there were errors".to_owned()),
             None if *rejected > 0 => (false, "the server turned connections away".to_owned()),
+            None if heard.up < STREAMS => (false, "event streams have ended".to_owned()),
             None if *pairs == 0 => (false, "nothing was done".to_owned()),
             None => (true, "no error, and the server turned nobody away".to_owned()),
         };

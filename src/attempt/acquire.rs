@@ -1,29 +1,174 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::Call;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Call, patience};
 use crate::{
-    AcquireError, Lease,
-    inner::Inner,
+    AcquireError, Fault, FaultKind, Lease, Occupant, Tag, Token,
+    inner::{Inner, Sight},
     meter::Operation,
-    store::{Acquired, Ask, Store as _},
+    store::{Acquired, Ask, Queued, Store as _},
 };
 
-/// Asks once for the lock.
+/// Nobody waits longer, and a moment that far away can be counted.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Asks for the lock, and waits in line where somebody else has it.
+///
+/// `is_named`: the caller has chosen the token. Such a call may have been granted the lock by an earlier try; dropped, it is not
+/// cleared up, because its caller can repeat it.
 pub(crate) async fn acquire(
     inner: &Inner,
-    ask: Ask<'_>,
+    ask: Ask,
+    is_named: bool,
+    wait: Duration,
+    deadline: Option<Duration>,
+) -> Result<Lease, AcquireError> {
+    let until = Instant::now() + wait.min(LONGEST_WAIT);
+    let lines = &inner.lines;
+    // Whoever waits comes first: to look would be to come before them. But nobody waits for a lease of his own.
+    let mut sight = lines.sight(&ask.tag);
+    let is_own = is_named || sight.as_ref().is_some_and(|sight| sight.is_of(&ask));
+    if wait.is_zero() || is_own || !lines.is_open(&ask.tag) {
+        match ask_once(inner, &ask, is_named, deadline).await {
+            Err(AcquireError::Contended { occupant, expires_in }) if Instant::now() < until => {
+                sight = Some(Sight::new(*occupant, expires_in));
+            }
+            // Nothing was sent, and there is time: whoever waits in line takes no place in the pool.
+            Err(AcquireError::Saturated) if Instant::now() < until => {}
+            answer => return answer,
+        }
+    }
+    wait_in_line(inner, Arc::new(ask), is_named, sight, until, deadline).await
+}
+
+/// Asks once.
+async fn ask_once(
+    inner: &Inner,
+    ask: &Ask,
+    is_named: bool,
     deadline: Option<Duration>,
 ) -> Result<Lease, AcquireError> {
     let call = Call::start(inner, Operation::Acquire, deadline);
+    let asked = call.started;
+    let claim = Claim { inner, ask: (!is_named).then_some(ask), until: call.deadline };
     let outcome = inner.store.acquire(ask, call.deadline).await;
+    claim.settle();
     match call.finish(outcome) {
-        Ok(Acquired::Granted(lease)) => Ok(lease),
-        Ok(Acquired::AlreadyHeld(lease)) => Err(AcquireError::AlreadyHeld(Box::new(lease))),
+        Ok(Acquired::Granted(lease)) => {
+            inner.known.granted(&lease, asked);
+            Ok(lease)
+        }
+        Ok(Acquired::AlreadyHeld(lease)) => {
+            inner.known.stands(lease.clone().into(), asked);
+            Err(AcquireError::AlreadyHeld(Box::new(lease)))
+        }
         Ok(Acquired::Contended { occupant, expires_in }) => {
+            inner.known.stands(occupant.clone(), asked);
             inner.meter.contended.add_one();
             Err(AcquireError::Contended { occupant: Box::new(occupant), expires_in })
         }
         Err(fault) if fault.kind().is_ambiguous() => Err(AcquireError::Ambiguous { token: ask.token, fault }),
         Err(fault) => Err(fault.into()),
     }
+}
+
+/// The right to what an acquire may be granted. Dropped before its answer is there, it has that released.
+struct Claim<'a> {
+    inner: &'a Inner,
+    ask: Option<&'a Ask>,
+    until: Instant,
+}
+
+impl Claim<'_> {
+    fn settle(mut self) {
+        self.ask = None;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(ask) = self.ask {
+            self.inner.lines.abandon(Arc::new(ask.clone()), self.until);
+        }
+    }
+}
+
+/// Waits for the answer that a hand-over or the keeper of the line gives.
+async fn wait_in_line(
+    inner: &Inner,
+    ask: Arc<Ask>,
+    is_named: bool,
+    sight: Option<Sight>,
+    until: Instant,
+    deadline: Option<Duration>,
+) -> Result<Lease, AcquireError> {
+    let started = Instant::now();
+    let Ok(mut seat) = inner.lines.join(&ask.tag, ask.clone(), is_named, sight, until, started) else {
+        return Err(AcquireError::Saturated);
+    };
+    inner.hearing.someone_waits();
+    let last = until + patience(inner, deadline);
+    let answer = match timeout_at(until, seat.answer()).await {
+        Ok(answer) => answer,
+        Err(_elapsed) if seat.withdraw() => None,
+        // It may have been granted in this moment: a call never says that it was not and leaves a lock.
+        Err(_elapsed) => match timeout_at(last, seat.answer()).await {
+            Ok(answer) => answer,
+            Err(elapsed) => {
+                seat.leave_to_caller();
+                let fault = Fault::new(FaultKind::Timeout, elapsed);
+                Some(Err(AcquireError::Ambiguous { token: ask.token, fault }))
+            }
+        },
+    };
+    let sight = inner.lines.sight(&ask.tag);
+    drop(seat);
+    inner.meter.acquire_wait.observe(started.elapsed());
+    match (answer, sight) {
+        (Some(answer), _) => answer,
+        (None, Some(sight)) if !sight.is_of(&ask) => Err(AcquireError::Contended {
+            occupant: Box::new(Occupant::clone(&sight.occupant)),
+            expires_in: sight.ends.saturating_duration_since(Instant::now()),
+        }),
+        // Nobody remembers who stood in the way, or it is who asks.
+        (None, _) => {
+            let left = last.saturating_duration_since(Instant::now());
+            // In a box: whoever waits need not have room for it meanwhile.
+            Box::pin(ask_once(inner, &ask, is_named, Some(left))).await
+        }
+    }
+}
+
+/// Looks for the head of a line.
+pub(crate) async fn queue(inner: &Inner, ask: &Ask, before: Option<Token>) -> Result<Queued, Fault> {
+    let call = Call::start(inner, Operation::Acquire, None);
+    let asked = call.started;
+    let outcome = inner.store.queue(ask, before, call.deadline).await;
+    let queued = call.finish(outcome)?;
+    match &queued {
+        Queued::Granted(lease) | Queued::GrantedBefore(lease) => inner.known.granted(lease, asked),
+        Queued::AlreadyHeld(lease) => inner.known.stands(lease.clone().into(), asked),
+        Queued::Waits { occupant, .. } => inner.known.stands(occupant.clone(), asked),
+    }
+    Ok(queued)
+}
+
+/// The lease that a token was granted by a call of which nobody heard the answer.
+pub(crate) async fn find(inner: &Inner, ask: &Ask) -> Result<Option<Lease>, Fault> {
+    let call = Call::start(inner, Operation::Read, None);
+    let outcome = inner.store.find(&ask.tag, ask.token, call.deadline).await;
+    call.finish(outcome)
+}
+
+/// Leaves the store's queue; answers the lease that `token` was granted meanwhile.
+pub(crate) async fn leave(inner: &Inner, tag: &Tag, token: Token) -> Result<Option<Lease>, Fault> {
+    let call = Call::start(inner, Operation::Acquire, None);
+    let asked = call.started;
+    let outcome = inner.store.leave(tag, token, call.deadline).await;
+    let granted = call.finish(outcome)?;
+    if let Some(lease) = &granted {
+        inner.known.granted(lease, asked);
+    }
+    Ok(granted)
 }

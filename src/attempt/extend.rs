@@ -17,14 +17,17 @@ pub(crate) async fn extend(
     deadline: Option<Duration>,
 ) -> Result<Lease, ExtendError> {
     let call = Call::start(inner, Operation::Extend, deadline);
+    let asked = call.started;
     let outcome = inner.store.extend(whose, ttl, shorten, call.deadline).await;
     match call.finish(outcome)? {
         Extended::Extended { lease, margin } => {
             inner.meter.extend_margin.observe(margin);
+            inner.known.stands(lease.clone().into(), asked);
+            inner.known.keeps(&lease.tag, Some(lease.fence));
             Ok(lease)
         }
         Extended::Not(not) => {
-            inner.meter.refused(Operation::Extend, &whose, &not);
+            inner.refused(Operation::Extend, &whose, &not, asked);
             Err(match not {
                 NotYours::Occupied(occupant) => ExtendError::NotHolder(Box::new(occupant)),
                 NotYours::Free { last } => ExtendError::NotHeld { last },

@@ -9,9 +9,9 @@ mod read;
 mod release;
 
 pub(crate) use self::{
-    acquire::acquire,
+    acquire::{acquire, find, leave, queue},
     extend::extend,
-    read::{inspect, list, probe},
+    read::{history, inspect, list, look, probe, walk},
     release::{force_release, release},
 };
 
@@ -22,12 +22,18 @@ use tokio::time::Instant;
 use crate::{
     Fault, LostReason,
     inner::Inner,
+    known::Fate,
     meter::{LockMeter, Operation},
     store::{NotYours, Whose},
 };
 
 /// No call needs longer, and a deadline that far away can be counted.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How long a call may take: what it says itself, or the config.
+fn patience(inner: &Inner, deadline: Option<Duration>) -> Duration {
+    deadline.unwrap_or(inner.config.deadline).min(LONGEST)
+}
 
 /// One call of an operation: when it began and when it must be over.
 struct Call<'a> {
@@ -40,7 +46,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn start(inner: &'a Inner, operation: Operation, deadline: Option<Duration>) -> Self {
         let started = Instant::now();
-        let deadline = started + deadline.unwrap_or(inner.config.deadline).min(LONGEST);
+        let deadline = started + patience(inner, deadline);
         Self { operation, started, deadline, meter: &inner.meter }
     }
 
@@ -52,22 +58,24 @@ impl<'a> Call<'a> {
     }
 }
 
-impl LockMeter {
+impl Inner {
     /// Counts what it means for a holder that the lease it named does not stand. Who names no fence claims no lease in
     /// particular and may never have had one: to release what is not held is a mistake of its caller, not a loss.
-    fn refused(&self, operation: Operation, whose: &Whose<'_>, not: &NotYours) {
-        match not {
+    fn refused(&self, operation: Operation, whose: &Whose<'_>, not: &NotYours, asked: Instant) {
+        self.known.refused(whose.tag, not, asked);
+        let Some(fence) = whose.fence else { return };
+        if matches!(not, NotYours::Occupied(_)) {
+            self.meter.fencing_rejections.add_one();
+        }
+        let reason = match not {
             // A release comes too late also when it comes twice; who extends is at work.
-            NotYours::Free { .. } if whose.fence.is_some() && operation == Operation::Extend => {
-                self.lost(LostReason::Expired);
-            }
-            NotYours::Occupied(occupant) if whose.fence.is_some() => {
-                self.fencing_rejections.add_one();
-                if occupant.holder != *whose.holder {
-                    self.lost(LostReason::Stolen);
-                }
-            }
-            _ => {}
+            NotYours::Free { .. } if operation == Operation::Extend => LostReason::Expired,
+            NotYours::Occupied(occupant) if occupant.holder != *whose.holder => LostReason::Stolen,
+            _ => return,
+        };
+        // The hub may have noticed it first: a lease is lost once.
+        if self.known.lose(whose.tag, fence) != Some(Fate::Lost) {
+            self.meter.lost(reason);
         }
     }
 }

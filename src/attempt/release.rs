@@ -1,14 +1,17 @@
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Call;
 use crate::{
-    ForceReleaseError, Occupant, ReleaseError, RequestId, Tag,
-    inner::Inner,
+    Fault, FaultKind, ForceReleaseError, Occupant, ReleaseError, RequestId, Tag,
+    inner::{ForLock, Inner},
+    lines::{HandOver, HandOverEnd},
     meter::Operation,
-    store::{Forced, NotYours, Released, Store as _, Whose},
+    store::{Forced, HandedOver, NotYours, Released, Store as _, Whose},
 };
 
-/// Asks once to end a lease.
+/// Asks once to end a lease, and hands the lock on where somebody of this process waits for it.
 pub(crate) async fn release(
     inner: &Inner,
     whose: Whose<'_>,
@@ -18,32 +21,99 @@ pub(crate) async fn release(
     let call = Call::start(inner, Operation::Release, deadline);
     // What a repeat of this call is to say of it.
     let stamped = request.stamped(inner.store.now_micros());
-    let outcome = inner.store.release(whose, request, call.deadline).await;
+    let asked = call.started;
+    let meant = inner.known.giving_back(&whose);
+    let outcome = match inner.lines.take_head(whose.tag, call.deadline, Instant::now()) {
+        Some(head) => Box::pin(hand_over(inner, whose, request, head, call.deadline)).await,
+        None => inner.store.release(whose, request, call.deadline).await,
+    };
     match call.finish(outcome) {
         Ok(Released::Released { held }) => {
+            inner.known.ended(whose.tag, meant);
             if let Some(held) = held {
                 inner.meter.held.observe(held);
             }
             Ok(())
         }
         Ok(Released::Not(not)) => {
-            inner.meter.refused(Operation::Release, &whose, &not);
+            inner.refused(Operation::Release, &whose, &not, asked);
             Err(match not {
                 NotYours::Occupied(occupant) => ReleaseError::NotHolder(Box::new(occupant)),
                 NotYours::Free { last } => ReleaseError::NotHeld { last },
             })
         }
         Err(fault) if fault.kind().is_ambiguous() => Err(ReleaseError::Ambiguous { request: stamped, fault }),
-        Err(fault) => Err(fault.into()),
+        Err(fault) => {
+            inner.known.keeps(whose.tag, meant);
+            Err(fault.into())
+        }
+    }
+}
+
+/// Asks once to end a lease and to grant the lock to the head of the line in the same step.
+async fn hand_over(
+    inner: &Inner,
+    whose: Whose<'_>,
+    request: RequestId,
+    head: HandOver<'_, ForLock>,
+    deadline: Instant,
+) -> Result<Released, Fault> {
+    let asked = Instant::now();
+    match inner.store.hand_over(whose, request, &head.ask, head.others_first, deadline).await {
+        Ok(HandedOver::Granted { held, lease }) => {
+            inner.known.granted(&lease, asked);
+            let (sight, again) = inner.sight(lease.clone().into(), head.ask.ttl.duration());
+            head.settle(HandOverEnd::Granted { answer: Ok(lease), sight, again });
+            Ok(Released::Released { held })
+        }
+        Ok(HandedOver::Passed { held, occupant, expires_in }) => {
+            inner.known.stands(occupant.clone(), asked);
+            let (sight, again) = inner.sight(occupant, expires_in);
+            head.settle(HandOverEnd::Passed { sight, again });
+            Ok(Released::Released { held })
+        }
+        Ok(HandedOver::Repeated) => {
+            head.settle(HandOverEnd::Nothing);
+            Ok(Released::Released { held: None })
+        }
+        Ok(HandedOver::Not(not)) => {
+            head.settle(HandOverEnd::Nothing);
+            Ok(Released::Not(not))
+        }
+        // That no fence can be minted is the head's affair.
+        Err(fault) if fault.kind() == FaultKind::FenceRegression => {
+            head.settle(HandOverEnd::Nothing);
+            inner.store.release(whose, request, deadline).await
+        }
+        Err(fault) => {
+            head.settle(if fault.kind().is_ambiguous() {
+                HandOverEnd::Ambiguous
+            } else {
+                HandOverEnd::Nothing
+            });
+            Err(fault)
+        }
     }
 }
 
 /// Asks once to end whatever lease stands.
-pub(crate) async fn force_release(inner: &Inner, tag: &Tag) -> Result<Option<Occupant>, ForceReleaseError> {
+pub(crate) async fn force_release(
+    inner: &Inner,
+    tag: &Tag,
+    by: &str,
+    why: &str,
+) -> Result<Option<Occupant>, ForceReleaseError> {
     let call = Call::start(inner, Operation::Release, None);
-    let outcome = inner.store.force_release(tag, call.deadline).await;
+    let asked = call.started;
+    let outcome = inner.store.force_release(tag, by, why, call.deadline).await;
     match call.finish(outcome)? {
-        Forced::Ended(occupant) => Ok(occupant),
-        Forced::Free { last } => Err(ForceReleaseError::NotHeld { last }),
+        Forced::Ended(occupant) => {
+            inner.known.ended(tag, occupant.as_ref().map(|occupant| occupant.fence));
+            Ok(occupant)
+        }
+        Forced::Free { last } => {
+            inner.known.free(tag, last, asked);
+            Err(ForceReleaseError::NotHeld { last })
+        }
     }
 }

@@ -78,7 +78,7 @@ const FIELDS: &[Field] = &[
         MILLI,
         60 * MINUTE,
         "1ms to 1h can",
-        "How long a call may take, everything included: as long as a person at a terminal waits"
+        "How long a call may take, all but an acquire's wait in line: as long as a person at a terminal waits"
     ),
     field!(
         "TTL",
@@ -102,7 +102,15 @@ const FIELDS: &[Field] = &[
         50 * MILLI,
         MINUTE,
         "50ms to 1m can",
-        "How often a waiter looks although nobody called it, ± 20 %: the net below the events"
+        "How often the first who waits for a tag looks although nobody called it, and up to 20 % later: the net below the messages"
+    ),
+    count!(
+        "WAIT_LINE",
+        wait.line,
+        0,
+        100_000,
+        "0 to 100000 can",
+        "Calls that may wait for one tag; one more is refused at once: a shift of a large factory at one machine"
     ),
     field!(
         "GUARD_TTL",

@@ -34,7 +34,7 @@ pub struct Config {
     pub url: StoreUrl,
     /// What all keys begin with: 1 to 32 of `A-Z a-z 0-9 : _ . -`. Default `spool`.
     pub prefix: String,
-    /// How long a call may take, everything included. Default 5 s; 1 ms to 1 h.
+    /// How long a call may take, everything included but an acquire's wait in line. Default 5 s; 1 ms to 1 h.
     pub deadline: Duration,
     /// How long a lock lasts where the call does not say. Default 1 h.
     pub ttl: Ttl,
@@ -58,14 +58,18 @@ pub struct Config {
     pub history: HistoryConfig,
 }
 
-/// Waiting for a lock that somebody else holds. Checked, and not used yet: an acquire is one look.
+/// Waiting for a lock that somebody else holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WaitConfig {
     /// How long an acquire waits where the call does not say. Default 0, one look; up to 1 day.
     pub wait: Duration,
-    /// How often a waiter looks although nobody called it, ± 20 %. Default 1 s; 50 ms to 1 min.
+    /// How often the first of this process that waits for a tag looks although nobody called it, and up to 20 % later, so that
+    /// processes do not look all at once. After twice as long without a look it is passed over, and after four times as long its place
+    /// in the queue is lost. Default 1 s; 50 ms to 1 min.
     pub poll: Duration,
+    /// How many calls may wait for one tag; one more is refused at once. Default 1,000; 0 to 100,000.
+    pub line: u32,
 }
 
 /// Locks that are tied to a value of the process. Checked, and not used yet.
@@ -78,7 +82,7 @@ pub struct GuardConfig {
     pub max_hold: Duration,
 }
 
-/// What is remembered of past grants. Checked, and not used yet.
+/// What is remembered of past grants, for [`SpoolLocks::history`](crate::SpoolLocks::history).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryConfig {
@@ -103,7 +107,7 @@ impl Default for Config {
             snapshot: None,
             tls_ca_file: None,
             pool: PoolConfig::default(),
-            wait: WaitConfig { wait: Duration::ZERO, poll: Duration::from_secs(1) },
+            wait: WaitConfig { wait: Duration::ZERO, poll: Duration::from_secs(1), line: 1000 },
             guard: GuardConfig { ttl: Ttl::HALF_MINUTE, max_hold: Duration::from_secs(3600) },
             history: HistoryConfig { enabled: false, entries: 32, kept: 7 * fields::DAY },
         }

@@ -1,19 +1,31 @@
 //! From settings to a store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::Config;
+use super::{Config, HistoryConfig, WaitConfig};
 use crate::{
     ConfigError, ConnectError,
     meter::LockMeter,
-    store::{AnyStore, Settings},
+    store::{AnyStore, Rules, Settings},
 };
+
+/// A poll of a waiting process may come most of a poll late before it is passed over, and may fail twice before its place in the
+/// queue is lost.
+const POLLS_IN_A_PLACE: u32 = 4;
+
+impl WaitConfig {
+    /// How long a place in a queue lasts.
+    pub(crate) fn place(&self) -> Duration {
+        self.poll * POLLS_IN_A_PLACE
+    }
+}
 
 impl Config {
     /// Opens the store that the URL names.
     pub(crate) async fn open_store(&self, meter: Arc<LockMeter>) -> Result<AnyStore, ConnectError> {
         let Some(url) = self.url.redis() else { return self.open_memory() };
         let settings = Settings {
+            rules: self.rules(),
             url,
             ca: self.read_ca()?,
             prefix: &self.prefix,
@@ -24,9 +36,14 @@ impl Config {
         AnyStore::redis(settings, meter).await
     }
 
+    fn rules(&self) -> Rules {
+        let HistoryConfig { enabled, entries, kept } = self.history;
+        Rules { place: self.wait.place(), history: enabled.then_some((entries, kept)) }
+    }
+
     #[cfg(feature = "memory")]
     fn open_memory(&self) -> Result<AnyStore, ConnectError> {
-        Ok(AnyStore::memory(self.url.memory_name()))
+        Ok(AnyStore::memory(self.url.memory_name(), self.rules()))
     }
 
     #[cfg(not(feature = "memory"))]

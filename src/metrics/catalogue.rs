@@ -185,8 +185,8 @@ const CATALOGUE: &[Metric] = &[
     gauge(
         "spool_pool_connections",
         &[POOL, STATE],
-        "Connections by state: active have at least one operation under way, idle have none, connecting are being \
-         opened, draining are being closed.",
+        "Connections by state: active have at least one operation under way or are the subscription, idle have none, \
+         connecting are being opened, draining are being closed.",
     ),
     gauge("spool_pool_connections_max", &[POOL], "Connections that the process may open, as configured."),
     gauge(
@@ -261,7 +261,11 @@ const CATALOGUE: &[Metric] = &[
         "Connections that could not be opened, by the kind of fault.",
     ),
     counter("spool_pool_connections_closed_total", &[POOL, CLOSED_REASON], "Connections closed, by reason."),
-    counter("spool_lock_operations_total", &[OP], "Finished lock operations, all outcomes."),
+    counter(
+        "spool_lock_operations_total",
+        &[OP],
+        "Finished calls to the store, all outcomes; a look of who waits is an acquire, a hand-over a release.",
+    ),
     counter(
         "spool_lock_operation_failures_total",
         &[OP, FAULT],
@@ -271,9 +275,20 @@ const CATALOGUE: &[Metric] = &[
         "spool_lock_operation_duration_seconds",
         &[OP],
         buckets::OPERATION,
-        "Time of a whole lock operation, retries and waits included.",
+        "Time of a lock operation, the wait for a connection included, the wait in line for a lock not.",
     ),
-    counter("spool_lock_contended_total", &[], "Acquires that found the lock held by somebody else."),
+    counter(
+        "spool_lock_contended_total",
+        &[],
+        "Looks of acquires that found the lock held by somebody else.",
+    ),
+    gauge("spool_lock_waiters", &[], "Calls that wait in line for a lock that somebody else holds."),
+    histogram(
+        "spool_lock_acquire_wait_seconds",
+        &[],
+        buckets::WAIT,
+        "How long a call waited in line, whether it was granted the lock in the end or not.",
+    ),
     histogram(
         "spool_lock_held_seconds",
         &[],
@@ -283,7 +298,7 @@ const CATALOGUE: &[Metric] = &[
     counter(
         "spool_lock_lost_total",
         &[LOST_REASON],
-        "Leases that a holder named by their fence and found ended, free when it extended them or held by another, by reason.",
+        "Leases that ended otherwise than by a release: noticed while the process that acquired them watched, or when an extend or release named their fence.",
     ),
     histogram(
         "spool_lock_extend_margin_seconds",

@@ -122,6 +122,8 @@ impl Entry<'_> {
         ] {
             self.number(metric, &[], total as f64);
         }
+        self.number("spool_lock_waiters", &[], locks.waiters as f64);
+        self.histogram("spool_lock_acquire_wait_seconds", &[], &locks.acquire_wait_seconds);
         self.histogram("spool_lock_held_seconds", &[], &locks.held_seconds);
         self.histogram("spool_lock_extend_margin_seconds", &[], &locks.extend_margin_seconds);
         self.reasons("spool_lock_lost_total", &[], &locks.lost_total);

@@ -8,8 +8,14 @@ use tokio::time::Instant;
 
 #[cfg(feature = "memory")]
 use super::memory::MemoryStore;
-use super::{Acquired, Ask, Extended, Forced, Released, Settings, Store, Whose, redis::RedisStore};
-use crate::{ConnectError, Fault, Occupant, PoolStats, RequestId, ServerReport, Tag, Ttl, meter::LockMeter};
+use super::{
+    Acquired, Ask, Extended, Feed, Forced, HandedOver, Queued, Released, Seen, Settings, Store, Whose,
+    redis::RedisStore,
+};
+use crate::{
+    ConnectError, Event, Fault, Lease, Occupant, PoolStats, RequestId, ServerReport, Tag, Token, Ttl,
+    meter::LockMeter,
+};
 
 #[derive(Debug)]
 pub(crate) enum AnyStore {
@@ -24,8 +30,8 @@ impl AnyStore {
     }
 
     #[cfg(feature = "memory")]
-    pub(crate) fn memory(name: Option<&str>) -> Self {
-        Self::Memory(MemoryStore::open(name))
+    pub(crate) fn memory(name: Option<&str>, rules: super::Rules) -> Self {
+        Self::Memory(MemoryStore::open(name, rules))
     }
 
     pub(crate) fn pool(&self) -> PoolStats {
@@ -64,7 +70,7 @@ impl Store for AnyStore {
         }
     }
 
-    async fn acquire(&self, ask: Ask<'_>, deadline: Instant) -> Result<Acquired, Fault> {
+    async fn acquire(&self, ask: &Ask, deadline: Instant) -> Result<Acquired, Fault> {
         either!(self, store => store.acquire(ask, deadline))
     }
 
@@ -87,12 +93,49 @@ impl Store for AnyStore {
         either!(self, store => store.release(whose, request, deadline))
     }
 
-    async fn force_release(&self, tag: &Tag, deadline: Instant) -> Result<Forced, Fault> {
-        either!(self, store => store.force_release(tag, deadline))
+    async fn hand_over(
+        &self,
+        whose: Whose<'_>,
+        request: RequestId,
+        next: &Ask,
+        others_first: bool,
+        deadline: Instant,
+    ) -> Result<HandedOver, Fault> {
+        either!(self, store => store.hand_over(whose, request, next, others_first, deadline))
     }
 
-    async fn inspect(&self, tag: &Tag, deadline: Instant) -> Result<Option<Occupant>, Fault> {
+    async fn queue(&self, ask: &Ask, before: Option<Token>, deadline: Instant) -> Result<Queued, Fault> {
+        either!(self, store => store.queue(ask, before, deadline))
+    }
+
+    async fn leave(&self, tag: &Tag, token: Token, deadline: Instant) -> Result<Option<Lease>, Fault> {
+        either!(self, store => store.leave(tag, token, deadline))
+    }
+
+    async fn find(&self, tag: &Tag, token: Token, deadline: Instant) -> Result<Option<Lease>, Fault> {
+        either!(self, store => store.find(tag, token, deadline))
+    }
+
+    async fn force_release(
+        &self,
+        tag: &Tag,
+        by: &str,
+        why: &str,
+        deadline: Instant,
+    ) -> Result<Forced, Fault> {
+        either!(self, store => store.force_release(tag, by, why, deadline))
+    }
+
+    async fn inspect(&self, tag: &Tag, deadline: Instant) -> Result<Seen, Fault> {
         either!(self, store => store.inspect(tag, deadline))
+    }
+
+    async fn history(&self, tag: &Tag, deadline: Instant) -> Result<Vec<Event>, Fault> {
+        either!(self, store => store.history(tag, deadline))
+    }
+
+    async fn feed(&self, deadline: Instant) -> Result<Feed, Fault> {
+        either!(self, store => store.feed(deadline))
     }
 
     async fn probe(&self, deadline: Instant) -> Result<(), Fault> {

@@ -1,31 +1,46 @@
 //! The cellar: where locks are kept. The only rooms that know Redis.
 //!
 //! [`Store`] is the seam between what a lock means and where it is kept. Its implementations answer alike: one suite
-//! (`tests/conformance.rs`) runs against each.
+//! (`tests/conformance.rs`) runs against each from the front door, and one (`suite`) from here.
 
 mod any;
 mod classify;
 #[cfg(feature = "memory")]
 mod memory;
+mod news;
 pub(crate) mod pool;
 mod redis;
+#[cfg(test)]
+mod suite;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use self::{any::AnyStore, redis::Settings};
-use crate::{Fault, Fence, Holder, Lease, LeaseKind, Occupant, RequestId, Tag, Token, Ttl};
+pub(crate) use self::{
+    any::AnyStore,
+    news::{FEED_CAPACITY, Feed, News, Topic, Topics},
+    redis::Settings,
+};
 
-/// What an acquire asks for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ask<'a> {
-    pub(crate) tag: &'a Tag,
-    pub(crate) holder: &'a Holder,
+use crate::{Event, Fault, Fence, Holder, Lease, LeaseKind, Occupant, RequestId, Tag, Token, Ttl};
+
+/// What an acquire asks for. It outlives its caller where it waits in line.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) tag: Tag,
+    pub(crate) holder: Holder,
     pub(crate) kind: LeaseKind,
     pub(crate) token: Token,
     pub(crate) ttl: Ttl,
-    pub(crate) note: &'a str,
+    pub(crate) note: String,
+}
+
+impl Ask {
+    /// Whether a lease is the holder's who asks: a second one is not granted.
+    pub(crate) fn is_by(&self, holder: &Holder, kind: LeaseKind) -> bool {
+        self.holder == *holder && self.kind == kind
+    }
 }
 
 /// Which lease an extend or a release means.
@@ -87,14 +102,73 @@ pub(crate) enum Forced {
     },
 }
 
+/// What an inspect found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Held(Occupant),
+    Free {
+        /// The last fence that is remembered.
+        last: Option<Fence>,
+    },
+}
+
+impl Seen {
+    /// The fence of the lease that stands, or of the last one that is remembered.
+    pub(crate) fn fence(&self) -> Option<Fence> {
+        match self {
+            Self::Held(occupant) => Some(occupant.fence),
+            Self::Free { last } => *last,
+        }
+    }
+}
+
+/// What a look from the queue found.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    /// The token holds, for its whole ttl from now.
+    Granted(Lease),
+    /// The token that had this process's place before was granted the lock meanwhile, and has yet to confirm.
+    GrantedBefore(Lease),
+    /// The same holder has it, by another call. This look takes no place; one that its token had before stays until it is left.
+    AlreadyHeld(Lease),
+    /// Somebody else has it, or comes first; this process has its place.
+    Waits { occupant: Occupant, expires_in: Duration },
+}
+
+/// What became of a release that hands the lock on.
+#[derive(Debug)]
+pub(crate) enum HandedOver {
+    /// Released, and the next one has it.
+    Granted {
+        held: Option<Duration>,
+        lease: Lease,
+    },
+    /// Released, and it was another process's turn; the next one has this process's place in the queue.
+    Passed {
+        held: Option<Duration>,
+        occupant: Occupant,
+        expires_in: Duration,
+    },
+    /// This request had released it before, and grants nothing now.
+    Repeated,
+    Not(NotYours),
+}
+
+/// What a store does beside the locks themselves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// How long the place of a process in a queue lasts unless it looks again. After half of that the process does not count as
+    /// living, and is passed over until it looks.
+    pub(crate) place: Duration,
+    /// How many grants of a tag are remembered, and how long.
+    pub(crate) history: Option<(u32, Duration)>,
+}
+
 /// Where locks are kept. No call outlives its deadline by more than the time to notice it.
 pub(crate) trait Store {
-    /// Grants the lock, adopts a grant of the same token, or says who has it.
-    fn acquire(
-        &self,
-        ask: Ask<'_>,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Acquired, Fault>> + Send;
+    /// Grants the lock, adopts a grant of the same token, or says who has it. Those who stand in the queue come first: a lock
+    /// that is found free is granted to the first of them.
+    fn acquire(&self, ask: &Ask, deadline: Instant) -> impl Future<Output = Result<Acquired, Fault>> + Send;
 
     /// Prolongs a lease to `ttl` from now; shortens it only where `shorten` says so.
     fn extend(
@@ -109,7 +183,7 @@ pub(crate) trait Store {
     fn now_micros(&self) -> u64;
 
     /// Ends a lease; repeated with the same `request`, it is answered as it was the first time. A `request` that says when it
-    /// was made ends no lease that was granted since.
+    /// was made ends no lease that was granted since. The first in the queue is granted the lock in the same step.
     fn release(
         &self,
         whose: Whose<'_>,
@@ -117,19 +191,68 @@ pub(crate) trait Store {
         deadline: Instant,
     ) -> impl Future<Output = Result<Released, Fault>> + Send;
 
-    /// Ends whatever lease stands.
+    /// Ends a lease as [`release`](Self::release) does, and grants the lock to `next` in the same step. Where `others_first`
+    /// is, and another process stands in the queue, that one gets it, and `next` takes this process's place at the end of the
+    /// queue.
+    fn hand_over(
+        &self,
+        whose: Whose<'_>,
+        request: RequestId,
+        next: &Ask,
+        others_first: bool,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<HandedOver, Fault>> + Send;
+
+    /// Looks for somebody who waits: grants the lock if it is free and nobody comes first, confirms it if it was granted to the
+    /// token from the queue, and otherwise takes or keeps the place of this process in the queue of the tag, which then stands
+    /// for `ask`. A process has one place in a queue, and keeps it when another of its waiters asks. `before` is the token for
+    /// which it stood.
+    ///
+    /// Nobody may come before who is dead: a place lasts [`Rules::place`], and what is granted to it lasts no longer than its
+    /// process counts as living, nor than its ttl, until it is confirmed.
+    fn queue(
+        &self,
+        ask: &Ask,
+        before: Option<Token>,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Queued, Fault>> + Send;
+
+    /// Gives up the place of this process in the queue of the tag. Answers the lease that `token` was granted meanwhile, for what
+    /// is left of it.
+    fn leave(
+        &self,
+        tag: &Tag,
+        token: Token,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Option<Lease>, Fault>> + Send;
+
+    /// The lease that `token` has, if it has one.
+    fn find(
+        &self,
+        tag: &Tag,
+        token: Token,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Option<Lease>, Fault>> + Send;
+
+    /// Ends whatever lease stands, and serves the queue as [`release`](Self::release) does; `by` and `why` are told to those
+    /// who watch.
     fn force_release(
         &self,
         tag: &Tag,
+        by: &str,
+        why: &str,
         deadline: Instant,
     ) -> impl Future<Output = Result<Forced, Fault>> + Send;
 
     /// Says who has the lock.
-    fn inspect(
-        &self,
-        tag: &Tag,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Option<Occupant>, Fault>> + Send;
+    fn inspect(&self, tag: &Tag, deadline: Instant) -> impl Future<Output = Result<Seen, Fault>> + Send;
+
+    /// What was said of a tag, oldest first: grants and their ends. Empty where no history is kept.
+    fn history(&self, tag: &Tag, deadline: Instant)
+    -> impl Future<Output = Result<Vec<Event>, Fault>> + Send;
+
+    /// Opens the feed of this process, which brings nothing yet.
+    fn feed(&self, deadline: Instant) -> impl Future<Output = Result<Feed, Fault>> + Send;
 
     /// Finds out whether an acquire could be granted now, without granting one.
     fn probe(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;

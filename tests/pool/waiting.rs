@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spool_lock::{AcquireError, Config, FaultKind, PoolAlert, SpoolLocks, Tag};
+use spool_lock::{AcquireError, Config, FaultKind, PoolAlert, SpoolLocks, Tag, Ttl};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -202,10 +202,11 @@ async fn list_is_not_starved_by_a_full_pool() {
 #[tokio::test]
 async fn a_slot_returns_with_its_reply() {
     let (_server, proxy, locks) = narrow(1, |_| {}).await;
+    let lease = locks.acquire(&tag("DROPPED"), &holder(1)).await.expect("it is free");
     let held = proxy.hold_requests(named("EVALSHA"));
     let dropped = tokio::spawn({
         let locks = locks.clone();
-        async move { locks.acquire(&tag("DROPPED"), &holder(1)).await }
+        async move { locks.extend(&tag("DROPPED"), &holder(1), Ttl::MAX).await }
     });
     held.caught(1).await;
     dropped.abort();
@@ -221,9 +222,9 @@ async fn a_slot_returns_with_its_reply() {
     assert_eq!((meanwhile.in_flight, meanwhile.waiting), (1, 1), "{meanwhile:?}");
 
     held.release();
-    let occupant =
-        next.await.expect("no panic").expect("it is served").value.expect("the drop undid nothing");
-    assert_eq!(occupant.holder.id(), "1");
+    let occupant = next.await.expect("no panic").expect("it is served").value.expect("it is held");
+    assert_eq!(occupant.fence, lease.fence);
+    assert!(occupant.expires_at > lease.expires_at, "the drop undid nothing");
     assert_eq!(open(&at_rest(&locks).await), 1);
     assert_eq!(proxy.connections_opened(), 1, "and nothing was closed");
 }

@@ -61,7 +61,9 @@ fn write_at_start(file: &File, bytes: &[u8]) {
 fn compile() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_shim.c");
     // Below the target directory, so `cargo clean` removes it.
-    let object = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock_shim.so");
+    let target =
+        option_env!("CARGO_TARGET_TMPDIR").ok_or("cargo names the folder to integration tests alone")?;
+    let object = Path::new(target).join("clock_shim.so");
     let unfinished = object.with_extension(std::process::id().to_string());
     let output = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-o"])

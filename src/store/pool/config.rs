@@ -10,6 +10,7 @@ use std::time::Duration;
 pub struct PoolConfig {
     /// The most connections that one [`connect`](crate::SpoolLocks::connect) and its clones ever have, everything included:
     /// those being opened and those being closed too. Default 20, what the hosted Redis of the incident could spare; 1 to 1000.
+    /// With 1 there is none for the subscription: who waits finds out by looking again and again, who watches hears nothing.
     pub max_connections: u32,
     /// Operations that a connection carries at a time. Default 16 (docs/adr/0002-depth.md); 1 to 1024. With 1 a connection
     /// belongs to one operation at a time, as in a classical pool.

@@ -6,7 +6,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     task::{Context, Poll},
@@ -14,14 +14,14 @@ use std::{
 };
 
 use redis::{
-    Cmd, PushInfo, RedisResult, Value,
+    Cmd, PushInfo, PushKind, RedisResult, Value,
     aio::{AsyncPushSender, MultiplexedConnection, SendError},
 };
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Shared,
-    slots::{LaneId, Slot},
+    slots::{LaneId, Slot, Tenant},
 };
 use crate::{ClosedReason, FaultKind, store::classify};
 
@@ -29,7 +29,7 @@ use crate::{ClosedReason, FaultKind, store::classify};
 const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
 
 /// A connection, and the news that its socket is gone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Cable {
     pub(super) connection: MultiplexedConnection,
     cut: Arc<Cut>,
@@ -37,7 +37,7 @@ pub(super) struct Cable {
 
 impl Cable {
     /// Sends `cmd` and awaits its reply, or the end of the socket.
-    async fn send(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+    pub(super) async fn send(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         tokio::select! {
             biased;
             reply = self.connection.send_packed_command(cmd) => match reply {
@@ -53,7 +53,7 @@ impl Cable {
 ///
 /// The driver does not tell everybody: a command that is handed to it in the very moment in which its task ends lies in the
 /// channel for as long as anybody could send there (tokio's `mpsc`), and whoever waits for its reply is one of them.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Cut {
     done: AtomicBool,
     news: Notify,
@@ -179,14 +179,24 @@ impl Drop for Flight {
 /// task has it too.
 pub(super) struct Watch {
     shared: Weak<Shared>,
-    /// The lane that was made of the connection.
-    lane: OnceLock<LaneId>,
+    /// What was made of the connection.
+    tenant: OnceLock<Tenant>,
+    /// Hears what the server says unasked, until it is told no more.
+    ear: Mutex<Option<Box<dyn AsyncPushSender>>>,
+    /// Why it is closed, where it is not for want of anybody who uses it.
+    reason: OnceLock<ClosedReason>,
     cut: Arc<Cut>,
 }
 
 impl Watch {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::downgrade(shared), lane: OnceLock::new(), cut: Arc::default() }
+    pub(super) fn new(shared: &Arc<Shared>, ear: Option<Box<dyn AsyncPushSender>>) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            tenant: OnceLock::new(),
+            ear: Mutex::new(ear),
+            reason: OnceLock::new(),
+            cut: Arc::default(),
+        }
     }
 
     /// The connection that this watches.
@@ -194,23 +204,42 @@ impl Watch {
         Cable { connection, cut: self.cut.clone() }
     }
 
-    pub(super) fn is_lane(&self, lane: LaneId) {
+    /// Lets go of the ear, by which whoever listens knows that he is to let go of the connection.
+    pub(super) fn end(&self, reason: ClosedReason) {
+        // What came first is why.
+        let _ = self.reason.set(reason);
+        let ear = self.ear().take();
+        drop(ear);
+    }
+
+    fn ear(&self) -> MutexGuard<'_, Option<Box<dyn AsyncPushSender>>> {
+        self.ear.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn belongs_to(&self, tenant: Tenant) {
         // Once for each dial.
-        let _ = self.lane.set(lane);
+        let _ = self.tenant.set(tenant);
     }
 }
 
 impl AsyncPushSender for Watch {
-    fn send(&self, _: PushInfo) -> Result<(), SendError> {
+    fn send(&self, push: PushInfo) -> Result<(), SendError> {
         // A driver that says that it was disconnected drops us with its next breath.
-        Ok(())
+        if push.kind == PushKind::Disconnection {
+            let _ = self.reason.set(ClosedReason::Disconnected);
+        }
+        self.ear().as_ref().map_or(Ok(()), |ear| ear.send(push))
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            let work = shared.lock().place_freed(Instant::now(), self.lane.get().copied());
+            let tenant = self.tenant.get().copied();
+            let mut work = shared.lock().place_freed(Instant::now(), tenant);
+            if tenant == Some(Tenant::Feed) {
+                work.closed.push(self.reason.get().copied().unwrap_or(ClosedReason::Unsubscribed));
+            }
             shared.perform(work);
         }
         // After the eviction: a slot that returns now returns to no open lane.

@@ -9,6 +9,7 @@
 //!   driver's task has dropped the socket, not when we decide to.
 //! - A slot returns with the reply. A caller who gives up frees nothing early and destroys nothing.
 //! - Dials and tests run in tasks of their own.
+//! - A [`Tap`] has a place as a lane has, and lanes come first.
 //! - One timeout layer for each command, one deadline for checkout and command together.
 //!
 //! # Why the slots are ours
@@ -23,23 +24,24 @@ mod growth;
 mod meter;
 mod resolver;
 mod slots;
+mod tap;
 mod usage;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::SystemTime,
 };
 
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, RedisResult, Value, aio::AsyncPushSender};
 use tokio::{sync::Notify, time::Instant};
 
 pub use self::config::PoolConfig;
-pub(crate) use self::{dial::Dialler, slots::Way};
+pub(crate) use self::{dial::Dialler, slots::Way, tap::Tap};
 use self::{
     flight::{Cable, Permit, Watch},
     meter::PoolMeter,
-    slots::{Checkout, LaneId, Slots, WaiterId, Work},
+    slots::{Checkout, LaneId, Slots, Tenant, WaiterId, Work},
 };
 use super::classify;
 use crate::{ClosedReason, Fault, FaultKind, PoolAlert, PoolReport, PoolStats, PoolStatus};
@@ -82,6 +84,8 @@ struct Shared {
     dialler: Dialler,
     runtime: tokio::runtime::Handle,
     slots: Mutex<Slots<Cable, Permit>>,
+    /// The last feed, to end it by.
+    feed: Mutex<Weak<Watch>>,
     meter: PoolMeter,
     /// Wakes the keeper before its time.
     wake: Arc<Notify>,
@@ -95,6 +99,7 @@ impl Pool {
     pub(crate) async fn open(dialler: Dialler, config: PoolConfig) -> Result<Self, Fault> {
         let shared = Arc::new(Shared {
             slots: Mutex::new(Slots::new(config.clone(), Instant::now())),
+            feed: Mutex::default(),
             config,
             dialler,
             runtime: tokio::runtime::Handle::current(),
@@ -134,6 +139,30 @@ impl Pool {
                 Err(Fault::new(FaultKind::Timeout, elapsed).into())
             }
         }
+    }
+
+    /// Opens a connection that is no lane. `ear` hears what the server says over it unasked, in the driver's task, and is
+    /// dropped when the socket is gone and its place is free; or before, when the pool wants the connection to be closed.
+    ///
+    /// # Errors
+    /// [`FaultKind::Saturated`] — lanes have all places, or a dial has just failed; an idle lane may have been closed, so that
+    /// there is one in a moment. Or why the connection could not be opened.
+    ///
+    /// # Cancel safety
+    /// Dropped, the connection is closed again as soon as it is open.
+    pub(crate) async fn tap(&self, ear: impl AsyncPushSender, deadline: Instant) -> Result<Tap, Fault> {
+        let shared = self.shared.clone();
+        let (has_place, work) = shared.lock().begin_feed(Instant::now());
+        shared.perform(work);
+        if !has_place {
+            return Err(Fault::new(FaultKind::Saturated, "no place is free for the subscription"));
+        }
+        let dialling = self.shared.runtime.spawn(async move { shared.dial_feed(Box::new(ear)).await });
+        let dialled = match tokio::time::timeout_at(deadline, dialling).await {
+            Ok(dialled) => dialled.unwrap_or_else(|gone| Err(Fault::new(FaultKind::Other, gone))),
+            Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
+        };
+        Ok(Tap::new(dialled?, self.shared.config.response_timeout))
     }
 
     async fn checkout(&self, way: Way, deadline: Instant) -> Result<Permit, Fault> {
@@ -235,6 +264,10 @@ impl Shared {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn feed(&self) -> MutexGuard<'_, Weak<Watch>> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn evict(self: &Arc<Self>, lane: LaneId, reason: ClosedReason) {
         let work = self.lock().evict(Instant::now(), lane, reason);
         self.perform(work);
@@ -242,11 +275,17 @@ impl Shared {
 
     /// Does what the slots decided. The lock must not be held: a grant that nobody takes returns through it.
     fn perform(self: &Arc<Self>, work: LaneWork) {
-        let Work { grants, refusals, tests, drops, dials, closed } = work;
+        let Work { grants, refusals, tests, drops, dials, closed, feed_ends } = work;
         for reason in closed {
             self.meter.closed(reason);
         }
         drop(drops);
+        if let Some(reason) = feed_ends {
+            let feed = self.feed().upgrade();
+            if let Some(feed) = feed {
+                feed.end(reason);
+            }
+        }
         for (sender, grant) in grants {
             // Whoever has left since drops the permit here, and the next in line is served.
             drop(sender.send(Ok(Permit::new(self.clone(), grant))));
@@ -270,20 +309,40 @@ impl Shared {
 
     /// Opens a lane in a place that was taken for it.
     async fn dial(self: &Arc<Self>) -> Result<(), Fault> {
+        let watch = Arc::new(Watch::new(self, None));
+        let (cable, watch) = self.connect(watch, Slots::dial_failed).await?;
+        let (lane, work) = self.lock().dialled(Instant::now(), cable);
+        watch.belongs_to(Tenant::Lane(lane));
+        self.perform(work);
+        Ok(())
+    }
+
+    /// Opens a feed's connection in a place that was taken for it.
+    async fn dial_feed(self: &Arc<Self>, ear: Box<dyn AsyncPushSender>) -> Result<Cable, Fault> {
+        let watch = Arc::new(Watch::new(self, Some(ear)));
+        *self.feed() = Arc::downgrade(&watch);
+        let (cable, watch) = self.connect(watch, Slots::feed_failed).await?;
+        let work = self.lock().feed_dialled(Instant::now());
+        watch.belongs_to(Tenant::Feed);
+        self.perform(work);
+        Ok(cable)
+    }
+
+    async fn connect(
+        self: &Arc<Self>,
+        watch: Arc<Watch>,
+        failed: fn(&mut Slots<Cable, Permit>, Instant, FaultKind) -> LaneWork,
+    ) -> Result<(Cable, Arc<Watch>), Fault> {
         let started = Instant::now();
-        let watch = Arc::new(Watch::new(self));
         match self.dialler.dial(watch.clone()).await {
             Ok(connection) => {
                 self.meter.connection_create.observe(started.elapsed());
-                let (lane, work) = self.lock().dialled(Instant::now(), watch.cable(connection));
-                watch.is_lane(lane);
-                self.perform(work);
-                Ok(())
+                Ok((watch.cable(connection), watch))
             }
             Err(fault) => {
                 self.meter.create_failures.add_one(fault.kind());
                 tracing::warn!(kind = fault.kind().as_str(), "a connection to redis could not be opened");
-                let work = self.lock().dial_failed(Instant::now(), fault.kind());
+                let work = failed(&mut self.lock(), Instant::now(), fault.kind());
                 // Not before: a place that came back from a dial that nobody knows to have failed is dialled from at once.
                 drop(watch);
                 self.perform(work);
@@ -319,7 +378,7 @@ fn is_at_client_limit(reply: Value) -> RedisResult<bool> {
 }
 
 /// Closes and tests idle lanes, and dials again after a pause, until the pool is gone.
-async fn keep(shared: std::sync::Weak<Shared>, wake: Arc<Notify>) {
+async fn keep(shared: Weak<Shared>, wake: Arc<Notify>) {
     loop {
         let next = {
             let Some(shared) = shared.upgrade() else { return };

@@ -8,6 +8,9 @@
 //! - An operation goes to the first lane with room, so that few lanes are busy and many can be closed.
 //! - A lane that was evicted takes no new operation and keeps its place until its socket is gone.
 //! - Extends and releases are served before acquires and reads.
+//! - A feed's connection has a place, but is no lane: lanes come first. It takes none that a lane is wanted for, nor the last
+//!   one where there is no lane. It is ended where it has the only one that the server can spare, and together with the lanes
+//!   whose server has become a replica.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -28,6 +31,13 @@ const REPLICA_SPARED: Duration = Duration::from_secs(1);
 /// Names a lane; a younger one has a larger id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LaneId(u64);
+
+/// Whose place it is, once the connection is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tenant {
+    Lane(LaneId),
+    Feed,
+}
 
 /// What an operation asks of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +85,8 @@ pub(super) struct Work<C, P> {
     pub(super) dials: u32,
     /// Closed lanes, to be counted.
     pub(super) closed: Vec<ClosedReason>,
+    /// Why the feed is to be ended, if there is one.
+    pub(super) feed_ends: Option<ClosedReason>,
 }
 
 impl<C, P> Work<C, P> {
@@ -86,6 +98,7 @@ impl<C, P> Work<C, P> {
             drops: Vec::new(),
             dials: 0,
             closed: Vec::new(),
+            feed_ends: None,
         }
     }
 }
@@ -144,7 +157,12 @@ pub(super) struct Slots<C, P> {
     lanes: Vec<Lane<C>>,
     /// Sockets that exist or are being opened.
     places: u32,
+    /// Lanes that are being opened.
     dialling: u32,
+    /// Connections of feeds that are being opened.
+    feeds_dialling: u32,
+    /// Open connections of feeds.
+    feeds: u32,
     busy: u32,
     urgent: VecDeque<Waiter<P>>,
     ordinary: VecDeque<Waiter<P>>,
@@ -163,6 +181,8 @@ impl<C: Clone, P> Slots<C, P> {
             lanes: Vec::new(),
             places: 0,
             dialling: 0,
+            feeds_dialling: 0,
+            feeds: 0,
             busy: 0,
             urgent: VecDeque::new(),
             ordinary: VecDeque::new(),
@@ -253,13 +273,50 @@ impl<C: Clone, P> Slots<C, P> {
         work
     }
 
-    /// Takes a place for a connection that is to be opened.
+    /// Takes a place for a lane that is to be opened.
     pub(super) fn begin_dial(&mut self) {
         self.places += 1;
         self.dialling += 1;
     }
 
-    /// A connection was opened.
+    /// Takes a place for the connection of a feed, if lanes can do without it now. Where none is free, an idle lane that need
+    /// not stay is closed, so that a later call finds one.
+    pub(super) fn begin_feed(&mut self, now: Instant) -> (bool, Work<C, P>) {
+        let mut work = Work::none();
+        let limit = self.growth.limit;
+        let leaves_a_lane = self.has_lane() || self.places + 1 < limit;
+        if self.places < limit && leaves_a_lane && !self.wants_dial() && self.may_dial_feed(now) {
+            self.places += 1;
+            self.feeds_dialling += 1;
+            return (true, work);
+        }
+        // A place that is coming free anyway is enough.
+        if self.places >= limit && self.draining() == 0 {
+            self.make_room(&mut work);
+        }
+        (false, work)
+    }
+
+    /// The connection of a feed was opened.
+    pub(super) fn feed_dialled(&mut self, now: Instant) -> Work<C, P> {
+        self.feeds_dialling -= 1;
+        self.feeds += 1;
+        self.growth.opened(self.connections());
+        let mut work = Work::none();
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// The connection of a feed could not be opened; its place comes back when its socket is gone.
+    pub(super) fn feed_failed(&mut self, now: Instant, kind: FaultKind) -> Work<C, P> {
+        self.feeds_dialling -= 1;
+        self.growth.failed(now, kind, self.connections());
+        let mut work = Work::none();
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// A lane was opened.
     pub(super) fn dialled(&mut self, now: Instant, connection: C) -> (LaneId, Work<C, P>) {
         self.dialling -= 1;
         self.last_lane += 1;
@@ -268,18 +325,21 @@ impl<C: Clone, P> Slots<C, P> {
         let state = State::Open;
         let lane = Lane { id, connection, started, opened_at: now, idle_since: now, proven_at: now, state };
         self.lanes.push(lane);
-        self.growth.opened(count(self.lanes.len()));
+        self.growth.opened(self.connections());
         let mut work = Work::none();
         self.settle_all(now, &mut work);
         (id, work)
     }
 
-    /// A connection could not be opened; its place comes back when its socket is gone.
+    /// A lane could not be opened; its place comes back when its socket is gone.
     pub(super) fn dial_failed(&mut self, now: Instant, kind: FaultKind) -> Work<C, P> {
         self.dialling -= 1;
-        self.growth.failed(now, kind, count(self.lanes.len()));
+        self.growth.failed(now, kind, self.connections());
         let mut work = Work::none();
-        if self.dialling == 0 && !self.lanes.iter().any(|lane| lane.state != State::Evicted) {
+        if self.dialling == 0 && !self.has_lane() {
+            if matches!(kind, FaultKind::ClosedInHandshake | FaultKind::MaxClients) {
+                work.feed_ends = Some(ClosedReason::Unsubscribed);
+            }
             let lines = [&mut self.urgent, &mut self.ordinary, &mut self.alone];
             // Nothing of theirs was sent: never a kind that leaves open what the server did.
             let told = if kind.is_ambiguous() { FaultKind::Connect } else { kind };
@@ -290,13 +350,18 @@ impl<C: Clone, P> Slots<C, P> {
         work
     }
 
-    /// The socket of a place is gone, and with it `lane`, if we had not let go of it before.
-    pub(super) fn place_freed(&mut self, now: Instant, lane: Option<LaneId>) -> Work<C, P> {
+    /// The socket of a place is gone, and with it the lane, if we had not let go of it before; nobody had the place of a dial
+    /// that failed.
+    pub(super) fn place_freed(&mut self, now: Instant, tenant: Option<Tenant>) -> Work<C, P> {
         self.places -= 1;
         let mut work = Work::none();
-        let broken = self.lanes.iter().find(|open| Some(open.id) == lane && open.state != State::Evicted);
-        if let Some(id) = broken.map(|lane| lane.id) {
-            self.evict_through(id, ClosedReason::Disconnected, &mut work);
+        let is_open = |id| self.lanes.iter().any(|lane| lane.id == id && lane.state != State::Evicted);
+        match tenant {
+            Some(Tenant::Lane(id)) if is_open(id) => {
+                self.evict_through(id, ClosedReason::Disconnected, &mut work);
+            }
+            Some(Tenant::Feed) => self.feeds -= 1,
+            Some(Tenant::Lane(_)) | None => {}
         }
         self.settle_all(now, &mut work);
         work
@@ -359,16 +424,14 @@ impl<C: Clone, P> Slots<C, P> {
         let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
         let idle = count(open.clone().filter(|lane| lane.is_idle()).count());
         let open = count(open.count());
-        let leaving = self.lanes.iter().filter(|lane| lane.state == State::Evicted && !lane.is_idle());
-        let leaving = count(leaving.count());
         let fronts = [&self.urgent, &self.ordinary, &self.alone];
         let oldest = fronts.iter().filter_map(|line| line.front()).map(|waiter| waiter.since).min();
         Census {
             level,
             open,
             idle,
-            dialling: self.dialling,
-            draining: self.places.saturating_sub(self.dialling + open + leaving),
+            dialling: self.dialling + self.feeds_dialling,
+            draining: self.draining(),
             in_flight: count(self.lanes.iter().map(|lane| lane.started.len()).sum()),
             waiting: self.waiting(),
             oldest_waiting: oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
@@ -376,7 +439,7 @@ impl<C: Clone, P> Slots<C, P> {
     }
 
     fn level(&self) -> Level {
-        Level { active: self.busy, limit: self.growth.limit, waiting: self.waiting() > 0 }
+        Level { active: self.busy + self.feeds, limit: self.growth.limit, waiting: self.waiting() > 0 }
     }
 
     /// The integrals need a look only when the level changes.
@@ -462,8 +525,23 @@ impl<C: Clone, P> Slots<C, P> {
         (self.dialling as usize) < shared + usize::from(alone)
     }
 
+    /// Whether a lane may be opened; it waits for no feed.
     fn may_dial(&self, now: Instant) -> bool {
         self.growth.allows(now, self.places, self.dialling, self.has_lane())
+    }
+
+    fn may_dial_feed(&self, now: Instant) -> bool {
+        self.growth.allows(now, self.places, self.dialling + self.feeds_dialling, self.has_lane())
+    }
+
+    /// Connections that the server lets us have.
+    fn connections(&self) -> u32 {
+        count(self.lanes.len()) + self.feeds
+    }
+
+    /// Places whose socket has no more work and is being closed: `lanes` has only those that are open or have work.
+    fn draining(&self) -> u32 {
+        self.places.saturating_sub(self.dialling + self.feeds_dialling + self.connections())
     }
 
     fn has_lane(&self) -> bool {
@@ -495,10 +573,25 @@ impl<C: Clone, P> Slots<C, P> {
         }
     }
 
+    /// Closes the youngest lane without work, unless it is the only lane.
+    fn make_room(&mut self, work: &mut Work<C, P>) {
+        let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted).count();
+        let idle = self.lanes.iter_mut().rev().find(|lane| lane.state == State::Open && lane.is_idle());
+        if let Some(lane) = idle.filter(|_| open > 1) {
+            lane.state = State::Evicted;
+            work.closed.push(ClosedReason::MadeRoom);
+            self.bury(work);
+        }
+    }
+
     fn evict_through(&mut self, id: LaneId, reason: ClosedReason, work: &mut Work<C, P>) {
         for lane in self.lanes.iter_mut().filter(|lane| lane.id <= id && lane.state != State::Evicted) {
             lane.state = State::Evicted;
             work.closed.push(reason);
+            // Of whatever age: it would not be told that nothing is said there any more.
+            if reason == ClosedReason::ReadOnly {
+                work.feed_ends = Some(reason);
+            }
         }
         self.bury(work);
     }

@@ -5,7 +5,11 @@ use std::time::SystemTime;
 use redis::{Cmd, InfoDict, Value};
 use tokio::time::Instant;
 
-use super::{RedisStore, reply::unexpected, wire::server_time};
+use super::{
+    RedisStore,
+    reply::unexpected,
+    wire::{Channel, server_time},
+};
 use crate::{
     ConnectError, FaultKind, ServerReport, Warning,
     store::{
@@ -15,7 +19,13 @@ use crate::{
 };
 
 /// What a user needs to lock; `+info` and `+client|setname` are welcome.
-const RIGHTS: &str = "+eval +evalsha +time +get +set +del +pttl +pexpire +type +scan";
+const RIGHTS: &str = "+eval +evalsha +time +get +set +del +exists +pttl +pexpire +type +scan \
+                      +zadd +zrem +zrange +hset +hget +hdel";
+
+/// What it needs beside that to say and to hear what happens.
+const CHANNEL_RIGHTS: &str = "+publish +subscribe +psubscribe +unsubscribe +punsubscribe";
+
+const CHANNELS: &str = include_str!("scripts/channels.lua");
 
 /// The scripts need flags, which are new in this version.
 const OLDEST_MAJOR: u64 = 7;
@@ -93,21 +103,20 @@ impl RedisStore {
                 ),
             );
         }
-        'scripts: {
-            let Err(fault) = self.probe(deadline).await else { break 'scripts };
-            match fault.kind() {
-                FaultKind::Permission => {}
-                // The server is there and understands; that it takes no writes now is for the health check to tell.
-                FaultKind::ReadOnly | FaultKind::OutOfMemory | FaultKind::Misconf | FaultKind::NoReplicas => {
-                    break 'scripts;
-                }
-                _ => return Err(ConnectError::Fault(fault)),
-            }
-            let why = std::error::Error::source(&fault).map(ToString::to_string).unwrap_or_default();
+        if let Some(why) = self.refused_scripts(deadline).await? {
             warn(
                 "scripts_denied",
                 format!(
                     "this user may not run our scripts, no lock can be taken ({why}); grant {RIGHTS} on the keys of the prefix"
+                ),
+            );
+        }
+        if let Some(refused) = self.refused_on_channels(deadline).await {
+            let prefix = &self.prefix;
+            warn(
+                "events_permission",
+                format!(
+                    "this user may not run {refused} on the channels of the prefix: who waits finds out by looking again and again, who watches hears nothing; grant {CHANNEL_RIGHTS} &{prefix}:events:* &{prefix}:grants:* (a wider pattern is not enough for PSUBSCRIBE)"
                 ),
             );
         }
@@ -123,6 +132,33 @@ impl RedisStore {
             clock_offset_seconds: offset,
             ..report
         })
+    }
+
+    /// Why this user may not run our scripts; `None` where they run, or where only writes are refused now.
+    async fn refused_scripts(&self, deadline: Instant) -> Result<Option<String>, ConnectError> {
+        let Err(fault) = self.probe(deadline).await else { return Ok(None) };
+        match fault.kind() {
+            FaultKind::Permission => {
+                Ok(Some(std::error::Error::source(&fault).map(ToString::to_string).unwrap_or_default()))
+            }
+            // The server is there and understands; that it takes no writes now is for the health check to tell.
+            FaultKind::ReadOnly | FaultKind::OutOfMemory | FaultKind::Misconf | FaultKind::NoReplicas => {
+                Ok(None)
+            }
+            _ => Err(ConnectError::Fault(fault)),
+        }
+    }
+
+    /// The first command on the channels that this user may not run; `None` also where that cannot be known.
+    async fn refused_on_channels(&self, deadline: Instant) -> Option<String> {
+        // Once for each connect, so by its text.
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(CHANNELS).arg(0);
+        cmd.arg(Channel { prefix: &self.prefix, tag: "" }).arg(&self.grants);
+        cmd.arg(format!("{}:events:*", self.prefix));
+        let (reply, _) = self.plain(cmd, deadline).await.ok()?;
+        let refused: String = redis::from_redis_value(reply).ok()?;
+        (!refused.is_empty()).then(|| refused.to_uppercase())
     }
 
     async fn plain(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {

@@ -13,10 +13,16 @@
 //! With a [`Fault`] of a kind from the table in `classify`; nothing is retried here but a script that the server has forgotten
 //! and a call that came late because the server's clock had jumped.
 
+mod aim;
 mod check;
 mod clock;
+mod feed;
+mod message;
 mod reply;
 mod script;
+#[cfg(test)]
+mod tests;
+mod waiting;
 mod wire;
 
 use std::{
@@ -30,24 +36,30 @@ use std::{
 use redis::{Cmd, Value};
 use tokio::time::Instant;
 
+pub(crate) use self::feed::Subscription;
 use self::{
     clock::ServerClock,
+    message::read_message,
     reply::{Answer, unexpected, unknown_code},
     script::Script,
-    wire::{Badge, Digits, Key, Tail, micros_of, read_key, read_lease, server_time},
+    waiting::{held, no_fence},
+    wire::{Badge, Channel, Digits, Key, Reason, Tail, micros_of, read_key, read_lease, server_time},
 };
 use super::{
-    Acquired, Ask, Extended, Forced, NotYours, Released, Store, Whose,
+    Acquired, Ask, Extended, Feed, Forced, HandedOver, NotYours, Queued, Released, Rules, Seen, Store, Whose,
     pool::{Dialler, Pool, PoolConfig, Refusal, Way},
 };
 use crate::{
-    ConnectError, Fault, FaultKind, Fence, Lease, Occupant, PoolStats, RequestId, ServerReport, Tag, Ttl,
-    meter::LockMeter,
+    ConnectError, Event, Fault, FaultKind, Fence, Lease, Occupant, PoolStats, RequestId, ServerReport, Tag,
+    Token, Ttl, meter::LockMeter, token::Process,
 };
 
 /// A fence that is further ahead of the server's clock than this, and of all that was seen, is not taken as a floor: it was
 /// not minted by that clock, and to count on from it would poison every tag.
 const FENCE_AHEAD: u64 = 60_000_000;
+
+/// Every key that a tag may have.
+const KEYS: [&str; 5] = ["lock", "fence", "history", "queue", "asks"];
 
 /// How many keys a page of `list` looks at: some 50 µs of the server's time.
 const LIST_PAGE: u32 = 200;
@@ -55,6 +67,7 @@ const LIST_PAGE: u32 = 200;
 /// What a Redis store needs to know.
 #[derive(Debug)]
 pub(crate) struct Settings<'a> {
+    pub(crate) rules: Rules,
     pub(crate) url: &'a str,
     pub(crate) ca: Option<Vec<u8>>,
     pub(crate) prefix: &'a str,
@@ -68,6 +81,11 @@ pub(crate) struct RedisStore {
     pool: Pool,
     prefix: Arc<str>,
     fence_kept_millis: u64,
+    place_millis: u64,
+    /// `records ttl-ms` of the history of a tag; empty where none is kept.
+    history: String,
+    /// The channel on which this process hears of its grants, which is also its name in the queues.
+    grants: String,
     clock: ServerClock,
     /// The highest fence that this process has seen.
     floor: AtomicU64,
@@ -81,7 +99,7 @@ impl RedisStore {
     /// # Errors
     /// [`ConnectError`] — no connection, or a server that cannot run the scripts.
     pub(super) async fn connect(settings: Settings<'_>, meter: Arc<LockMeter>) -> Result<Self, ConnectError> {
-        let Settings { url, ca, prefix, fence_kept, deadline, pool } = settings;
+        let Settings { rules, url, ca, prefix, fence_kept, deadline, pool } = settings;
         let name = format!("spool-lock:{prefix}");
         let dialler = Dialler::new(url, ca, name, pool).map_err(|wrong| {
             // The address was read before, so what is wrong is what this build can do with it.
@@ -92,11 +110,14 @@ impl RedisStore {
         let mut store = Self {
             pool,
             prefix: prefix.into(),
-            fence_kept_millis: u64::try_from(fence_kept.as_millis()).unwrap_or(u64::MAX),
+            fence_kept_millis: millis(fence_kept),
+            place_millis: millis(rules.place),
+            history: rules.history.map(history_argument).unwrap_or_default(),
             clock: ServerClock::new(),
             floor: AtomicU64::new(0),
             meter,
             report: ServerReport::default(),
+            grants: format!("{prefix}:grants:{}", Process::random()),
         };
         store.report = store.check(Instant::now() + deadline).await?;
         Ok(store)
@@ -114,6 +135,20 @@ impl RedisStore {
         Key { prefix: &self.prefix, tag: tag.as_str(), part }
     }
 
+    /// The keys that every call declares.
+    fn keys(&self, cmd: &mut Cmd, tag: &Tag) {
+        cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
+    }
+
+    fn channel<'a>(&'a self, tag: &'a Tag) -> Channel<'a> {
+        Channel { prefix: &self.prefix, tag: tag.as_str() }
+    }
+
+    /// Where a change is published, and how long it is remembered.
+    fn told(&self, cmd: &mut Cmd, tag: &Tag) {
+        cmd.arg(self.channel(tag)).arg(&self.history);
+    }
+
     /// Runs a script, with its text where the server has forgotten it. `arguments` is told when the attempt ends.
     async fn run(
         &self,
@@ -123,7 +158,7 @@ impl RedisStore {
         arguments: impl Fn(&mut Cmd, Instant),
     ) -> Result<(Value, Instant), Fault> {
         let command = |verb: &str, body: &str, until| {
-            let mut cmd = Cmd::with_capacity(11, 320);
+            let mut cmd = Cmd::with_capacity(24, 640);
             cmd.arg(verb).arg(body).arg(script.keys);
             arguments(&mut cmd, until);
             cmd
@@ -207,45 +242,6 @@ impl RedisStore {
     fn occupied(&self, tag: &Tag, answer: &mut Answer) -> Result<NotYours, Fault> {
         Ok(NotYours::Occupied(self.lease(tag, answer)?.0.into()))
     }
-
-    /// The fences that a call may touch. Without a fence it means the lease that stood when it was made: a later one has a
-    /// larger fence than the server's clock showed then.
-    ///
-    /// Not raised to our floor: where the clock was set back, the fence of a later lease may be below that.
-    fn bounds(&self, whose: &Whose<'_>, made: Instant) -> (u64, u64) {
-        match whose.fence {
-            Some(fence) => (fence.get(), fence.get()),
-            None => (0, self.clock.at(made)),
-        }
-    }
-
-    /// The fence of a lease that was found above the bound and had been granted before the call was made nevertheless: the
-    /// clock had jumped without our knowing, or the fence is ahead of the clock, because its counter is or because the clock
-    /// was set back since.
-    ///
-    /// Only a caller who still waits asks this. A call that arrives after it was given up stays within its bounds.
-    fn meant(
-        &self,
-        whose: &Whose<'_>,
-        made: Instant,
-        bound: u64,
-        now_micros: u64,
-        found: &NotYours,
-    ) -> Option<Fence> {
-        let NotYours::Occupied(occupant) = found else { return None };
-        let fence = occupant.fence.get();
-        let is_ours = occupant.holder == *whose.holder && occupant.kind == whose.kind;
-        if whose.fence.is_some() || !is_ours || fence <= bound {
-            return None;
-        }
-        let since = micros_of(occupant.since);
-        // A fence that the clock minted tells the moment more exactly than the milliseconds beside it.
-        let granted = if fence / 1000 == since / 1000 { fence } else { since };
-        let waited = u64::try_from(made.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // No clock that went on evenly since the call was made shows that time yet, and the server's does not.
-        let before_a_step_back = since > now_micros && since > bound.saturating_add(waited);
-        (granted <= self.clock.at(made) || before_a_step_back).then_some(occupant.fence)
-    }
 }
 
 impl Store for RedisStore {
@@ -253,15 +249,17 @@ impl Store for RedisStore {
         self.clock.at(Instant::now())
     }
 
-    async fn acquire(&self, ask: Ask<'_>, deadline: Instant) -> Result<Acquired, Fault> {
+    async fn acquire(&self, ask: &Ask, deadline: Instant) -> Result<Acquired, Fault> {
         let Ask { tag, holder, kind, token, ttl, note } = ask;
+        let (kind, token, ttl) = (*kind, *token, *ttl);
         let floor = self.floor();
         let token_text = token.text();
         let mut answer = self
             .write(&script::ACQUIRE, Way::Ordinary, deadline, |cmd, not_after| {
-                cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
+                self.keys(cmd, tag);
                 cmd.arg(token_text.as_bytes()).arg(Tail { kind, holder, note });
                 cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(not_after).arg(Digits(floor));
+                self.told(cmd, tag);
             })
             .await?;
         match answer.code {
@@ -291,12 +289,13 @@ impl Store for RedisStore {
                 if lease.token == Some(token) {
                     return Ok(Acquired::Granted(lease));
                 }
-                if lease.holder == *holder && lease.kind == kind {
+                if ask.is_by(&lease.holder, lease.kind) {
                     return Ok(Acquired::AlreadyHeld(Lease { token: None, ..lease }));
                 }
                 Ok(Acquired::Contended { occupant: lease.into(), expires_in })
             }
-            4 => Err(Fault::new(FaultKind::FenceRegression, "the next fence would not be an exact number")),
+            4 => Err(no_fence()),
+            5 => self.look_behind_the_queue(ask, deadline).await,
             code => Err(unknown_code(code)),
         }
     }
@@ -308,16 +307,15 @@ impl Store for RedisStore {
         shorten: bool,
         deadline: Instant,
     ) -> Result<Extended, Fault> {
-        let made = Instant::now();
         let badge = Badge { kind: whose.kind, holder: whose.holder };
-        let (mut lowest, mut highest) = self.bounds(&whose, made);
-        let mut again = false;
+        let mut aim = self.aim(whose, None);
         loop {
             let mut answer = self
                 .write(&script::EXTEND, Way::Urgent, deadline, |cmd, not_after| {
-                    cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
-                    cmd.arg(badge).arg(Digits(lowest)).arg(Digits(highest));
+                    self.keys(cmd, whose.tag);
+                    cmd.arg(badge).arg(Digits(aim.lowest)).arg(Digits(aim.highest));
                     cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(u8::from(shorten)).arg(not_after);
+                    cmd.arg(self.channel(whose.tag));
                 })
                 .await?;
             let not = match answer.code {
@@ -330,12 +328,9 @@ impl Store for RedisStore {
                 3 => self.occupied(whose.tag, &mut answer)?,
                 code => return Err(unknown_code(code)),
             };
-            // Once, and then exactly the lease that was seen.
-            match self.meant(&whose, made, highest, answer.now_micros, &not) {
-                Some(fence) if !again => (lowest, highest) = (fence.get(), fence.get()),
-                _ => return Ok(Extended::Not(not)),
+            if !aim.again(&self.clock, answer.now_micros, &not) {
+                return Ok(Extended::Not(not));
             }
-            again = true;
         }
     }
 
@@ -345,48 +340,85 @@ impl Store for RedisStore {
         request: RequestId,
         deadline: Instant,
     ) -> Result<Released, Fault> {
-        let made = Instant::now();
         let name = request.text();
         let badge = Badge { kind: whose.kind, holder: whose.holder };
-        let (mut lowest, mut highest) = self.bounds(&whose, made);
-        // A repeat keeps to the bounds of the first try.
-        let mut again = request.made().is_some();
-        if let (Some(first), None) = (request.made(), whose.fence) {
-            highest = first;
-        }
+        let mut aim = self.aim(whose, Some(request));
         loop {
             let mut answer = self
                 .write(&script::RELEASE, Way::Urgent, deadline, |cmd, not_after| {
-                    cmd.arg(self.key(whose.tag, "lock")).arg(self.key(whose.tag, "fence"));
+                    self.keys(cmd, whose.tag);
                     cmd.arg(name.as_bytes()).arg(badge);
-                    cmd.arg(Digits(lowest)).arg(Digits(highest)).arg(not_after);
+                    cmd.arg(Digits(aim.lowest)).arg(Digits(aim.highest)).arg(not_after);
+                    self.told(cmd, whose.tag);
                 })
                 .await?;
             let not = match answer.code {
                 1 => {
                     // Absent where this request had released it before.
-                    let since = answer.number().ok().and_then(|millis| u64::try_from(millis).ok());
-                    let held = since.map(|millis| (answer.now_micros / 1000).saturating_sub(millis));
-                    return Ok(Released::Released { held: held.map(Duration::from_millis) });
+                    let held = answer.number().ok().and_then(|since| held(&answer, since));
+                    return Ok(Released::Released { held });
                 }
                 2 => NotYours::Free { last: answer.last()? },
                 3 => self.occupied(whose.tag, &mut answer)?,
                 code => return Err(unknown_code(code)),
             };
-            // Once, and then exactly the lease that was seen.
-            match self.meant(&whose, made, highest, answer.now_micros, &not) {
-                Some(fence) if !again => (lowest, highest) = (fence.get(), fence.get()),
-                _ => return Ok(Released::Not(not)),
+            if !aim.again(&self.clock, answer.now_micros, &not) {
+                return Ok(Released::Not(not));
             }
-            again = true;
         }
     }
 
-    async fn force_release(&self, tag: &Tag, deadline: Instant) -> Result<Forced, Fault> {
+    async fn hand_over(
+        &self,
+        whose: Whose<'_>,
+        request: RequestId,
+        next: &Ask,
+        others_first: bool,
+        deadline: Instant,
+    ) -> Result<HandedOver, Fault> {
+        self.hand_over(whose, request, next, others_first, deadline).await
+    }
+
+    async fn queue(&self, ask: &Ask, before: Option<Token>, deadline: Instant) -> Result<Queued, Fault> {
+        self.queue(ask, before, deadline).await
+    }
+
+    async fn leave(&self, tag: &Tag, token: Token, deadline: Instant) -> Result<Option<Lease>, Fault> {
+        self.leave(tag, token, deadline).await
+    }
+
+    async fn history(&self, tag: &Tag, deadline: Instant) -> Result<Vec<Event>, Fault> {
+        let (value, _) = self
+            .run(&script::HISTORY, Way::Ordinary, deadline, |cmd, _| {
+                cmd.arg(self.key(tag, "history"));
+            })
+            .await?;
+        let Value::Array(messages) = value else { return Err(unexpected("an array", &value)) };
+        let text = |message| match message {
+            Value::BulkString(text) => Ok(text),
+            other => Err(unexpected("a string", &other)),
+        };
+        // The newest comes first.
+        let messages = messages.into_iter().rev().map(text).collect::<Result<Vec<_>, _>>()?;
+        Ok(messages.iter().flat_map(|message| read_message(tag, message)).collect())
+    }
+
+    async fn feed(&self, deadline: Instant) -> Result<Feed, Fault> {
+        Subscription::open(&self.pool, &self.prefix, &self.grants, deadline).await
+    }
+
+    async fn force_release(
+        &self,
+        tag: &Tag,
+        by: &str,
+        why: &str,
+        deadline: Instant,
+    ) -> Result<Forced, Fault> {
         let mut answer = self
             .write(&script::FORCE_RELEASE, Way::Urgent, deadline, |cmd, not_after| {
-                cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
-                cmd.arg(not_after).arg(self.fence_kept_millis);
+                self.keys(cmd, tag);
+                cmd.arg(not_after).arg(self.fence_kept_millis).arg(Reason { by, why });
+                self.told(cmd, tag);
             })
             .await?;
         match answer.code {
@@ -396,24 +428,24 @@ impl Store for RedisStore {
         }
     }
 
-    async fn inspect(&self, tag: &Tag, deadline: Instant) -> Result<Option<Occupant>, Fault> {
-        let mut answer = self
-            .ask(&script::INSPECT, Way::Ordinary, deadline, |cmd, _| {
-                cmd.arg(self.key(tag, "lock")).arg(self.key(tag, "fence"));
-            })
-            .await?;
-        match answer.code {
-            2 => Ok(None),
-            3 => Ok(Some(self.lease(tag, &mut answer)?.0.into())),
-            code => Err(unknown_code(code)),
-        }
+    async fn find(&self, tag: &Tag, token: Token, deadline: Instant) -> Result<Option<Lease>, Fault> {
+        let found = self.read(tag, deadline).await?;
+        Ok(found.ok().filter(|lease| lease.token == Some(token)))
+    }
+
+    async fn inspect(&self, tag: &Tag, deadline: Instant) -> Result<Seen, Fault> {
+        Ok(match self.read(tag, deadline).await? {
+            Ok(lease) => Seen::Held(lease.into()),
+            Err(last) => Seen::Free { last },
+        })
     }
 
     async fn probe(&self, deadline: Instant) -> Result<(), Fault> {
         // No tag is empty, so no lock stands at these keys.
-        let key = |part| Key { prefix: &self.prefix, tag: "", part };
         let arguments = |cmd: &mut Cmd, _: Instant| {
-            cmd.arg(key("lock")).arg(key("fence"));
+            for part in KEYS {
+                cmd.arg(Key { prefix: &self.prefix, tag: "", part });
+            }
         };
         match self.ask(&script::PROBE, Way::Urgent, deadline, arguments).await?.code {
             1 => Ok(()),
@@ -441,7 +473,27 @@ impl Store for RedisStore {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A grant and its end are a message each, or less: a hand-over is one for two leases.
+fn history_argument((entries, kept): (u32, Duration)) -> String {
+    format!("{} {}", entries.saturating_mul(2), millis(kept))
+}
+
 impl RedisStore {
+    /// The lease that stands, or the last fence that is remembered.
+    async fn read(&self, tag: &Tag, deadline: Instant) -> Result<Result<Lease, Option<Fence>>, Fault> {
+        let mut answer =
+            self.ask(&script::INSPECT, Way::Ordinary, deadline, |cmd, _| self.keys(cmd, tag)).await?;
+        match answer.code {
+            2 => Ok(Err(answer.last()?)),
+            3 => Ok(Ok(self.lease(tag, &mut answer)?.0)),
+            code => Err(unknown_code(code)),
+        }
+    }
+
     /// A page of `list`: the next cursor, and the locks. A key that is none, or whose value is none, is left out.
     fn read_page(&self, value: Value) -> Result<(Vec<u8>, Vec<Occupant>), Fault> {
         let Value::Array(parts) = value else { return Err(unexpected("an array", &value)) };

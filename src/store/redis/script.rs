@@ -1,4 +1,4 @@
-//! [`Script`]: a Lua file and its hash, computed once.
+//! [`Script`]: Lua files and their hash, computed once.
 
 use std::sync::LazyLock;
 
@@ -16,17 +16,23 @@ impl Script {
     }
 }
 
+/// The first line, which says what the server is to know of a script, then the files in their order.
 macro_rules! script {
-    ($name:ident, $file:literal, $keys:literal) => {
-        pub(super) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(include_str!(concat!("scripts/", $file)), $keys));
+    ($name:ident, $first:literal, [$($file:literal),+], $keys:literal) => {
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!($first, "\n", $(include_str!(concat!("scripts/", $file))),+), $keys)
+        });
     };
 }
 
-script!(ACQUIRE, "acquire.lua", 2);
-script!(EXTEND, "extend.lua", 2);
-script!(RELEASE, "release.lua", 2);
-script!(FORCE_RELEASE, "force_release.lua", 2);
-script!(INSPECT, "inspect.lua", 2);
-script!(PROBE, "probe.lua", 2);
-script!(LIST, "list.lua", 0);
+script!(ACQUIRE, "#!lua", ["common.lua", "tools.lua", "acquire.lua"], 2);
+script!(EXTEND, "#!lua flags=allow-oom", ["common.lua", "extend.lua"], 2);
+script!(RELEASE, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "ending.lua", "release.lua"], 2);
+script!(HAND_OVER, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "ending.lua", "hand_over.lua"], 2);
+script!(QUEUE, "#!lua", ["common.lua", "tools.lua", "queue.lua"], 2);
+script!(LEAVE, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "leave.lua"], 2);
+script!(FORCE_RELEASE, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "force_release.lua"], 2);
+script!(INSPECT, "#!lua flags=no-writes", ["common.lua", "inspect.lua"], 2);
+script!(HISTORY, "#!lua flags=no-writes", ["history.lua"], 1);
+script!(PROBE, "#!lua", ["probe.lua"], 5);
+script!(LIST, "#!lua flags=no-writes", ["list.lua"], 0);

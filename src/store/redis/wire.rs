@@ -8,7 +8,7 @@ use std::{
 
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 
-use crate::{Fence, Holder, Lease, LeaseKind, Tag, Token, time::from_unix_millis};
+use crate::{Fence, Holder, Lease, LeaseKind, Occupant, Tag, Token, time::from_unix_millis};
 
 /// `PREFIX:{TAG}:PART`. The braces make one hash slot of all keys of a tag; `%`, `{` and `}` in the tag are escaped, so that
 /// no tag can look like another tag's key, nor end the hash tag early.
@@ -31,6 +31,42 @@ impl ToRedisArgs for Key<'_> {
 }
 
 impl ToSingleRedisArg for Key<'_> {}
+
+/// `PREFIX:events:{TAG}`: the channel on which is said what happens to a tag, escaped as in its keys.
+pub(super) struct Channel<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) tag: &'a str,
+}
+
+impl ToRedisArgs for Channel<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut arg = out.writer_for_next_arg();
+        let _ = arg.write_all(self.prefix.as_bytes());
+        let _ = arg.write_all(b":events:{");
+        let _ = escape(&mut arg, self.tag, b"%{}");
+        let _ = arg.write_all(b"}");
+    }
+}
+
+impl ToSingleRedisArg for Channel<'_> {}
+
+/// An operator's name and reason: `|by|why`.
+pub(super) struct Reason<'a> {
+    pub(super) by: &'a str,
+    pub(super) why: &'a str,
+}
+
+impl ToRedisArgs for Reason<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut arg = out.writer_for_next_arg();
+        let _ = arg.write_all(b"|");
+        let _ = escape(&mut arg, self.by, REASON);
+        let _ = arg.write_all(b"|");
+        let _ = escape(&mut arg, self.why, REASON);
+    }
+}
+
+impl ToSingleRedisArg for Reason<'_> {}
 
 /// The holder's part of a lease that is to be granted: `|kind|holder id|holder name|note`.
 pub(super) struct Tail<'a> {
@@ -84,6 +120,8 @@ impl ToSingleRedisArg for Digits {}
 
 /// What is escaped in a field of the lease.
 const FIELD: &[u8] = b"%|";
+/// What is escaped in an operator's words, which nobody has checked for a line's end.
+const REASON: &[u8] = b"%|\n\r";
 
 /// Writes `text` with each of the ASCII characters `special` as `%` and two hexadecimal digits.
 fn escape(out: &mut impl std::io::Write, text: &str, special: &[u8]) -> std::io::Result<()> {
@@ -97,7 +135,7 @@ fn escape(out: &mut impl std::io::Write, text: &str, special: &[u8]) -> std::io:
 }
 
 /// Reads back what [`escape`] wrote; `None` where it did not write it.
-fn unescape(text: &str) -> Option<Cow<'_, str>> {
+pub(super) fn unescape(text: &str) -> Option<Cow<'_, str>> {
     let Some(first) = text.find('%') else { return Some(Cow::Borrowed(text)) };
     let mut plain = text[..first].to_owned();
     let mut rest = &text[first..];
@@ -122,11 +160,21 @@ fn letter(kind: LeaseKind) -> &'static str {
 pub(super) fn read_lease(tag: &Tag, value: &[u8], now_micros: u64, pttl: Duration) -> Option<Lease> {
     let value = std::str::from_utf8(value).ok()?;
     let mut fields = value.split('|');
-    let mut field = || fields.next();
-    if field()? != "1" {
+    if fields.next()? != "1" {
         return None;
     }
-    let token = Token::parse(field()?)?;
+    let token = Token::parse(fields.next()?)?;
+    let occupant = read_occupant(tag, &mut fields, server_time(now_micros) + pttl)?;
+    fields.next().is_none().then(|| Lease { token: Some(token), ..occupant.into() })
+}
+
+/// Reads `fence|since ms|kind|holder id|holder name|note`, which leases and messages have in common.
+pub(super) fn read_occupant<'a>(
+    tag: &Tag,
+    fields: &mut impl Iterator<Item = &'a str>,
+    expires_at: SystemTime,
+) -> Option<Occupant> {
+    let mut field = || fields.next();
     let fence = Fence::new(digits(field()?, 16)?)?;
     let since = from_unix_millis(digits(field()?, 13)?);
     let kind = match field()? {
@@ -136,15 +184,11 @@ pub(super) fn read_lease(tag: &Tag, value: &[u8], now_micros: u64, pttl: Duratio
     };
     let holder = Holder::new(unescape(field()?)?, unescape(field()?)?).ok()?;
     let note = unescape(field()?)?.into_owned();
-    if field().is_some() {
-        return None;
-    }
-    let expires_at = server_time(now_micros) + pttl;
-    Some(Lease { tag: tag.clone(), holder, kind, token: Some(token), fence, since, expires_at, note })
+    Some(Occupant { tag: tag.clone(), holder, kind, fence, since, expires_at, note })
 }
 
 /// A number of exactly so many digits: the scripts find fields by their place.
-fn digits(text: &str, width: usize) -> Option<u64> {
+pub(super) fn digits(text: &str, width: usize) -> Option<u64> {
     let is_one = text.len() == width && text.bytes().all(|byte| byte.is_ascii_digit());
     is_one.then(|| text.parse().ok()).flatten()
 }
@@ -167,6 +211,13 @@ pub(super) fn read_key(prefix: &str, key: &[u8]) -> Option<Tag> {
     Tag::new(unescape(tag)?).ok()
 }
 
+/// The tag of an event's channel; `None` where it is not one of this prefix.
+pub(super) fn read_channel(prefix: &str, channel: &[u8]) -> Option<Tag> {
+    let channel = std::str::from_utf8(channel).ok()?;
+    let tag = channel.strip_prefix(prefix)?.strip_prefix(":events:{")?.strip_suffix('}')?;
+    Tag::new(unescape(tag)?).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -175,6 +226,13 @@ mod tests {
 
     fn bytes(arg: &impl ToRedisArgs) -> Vec<u8> {
         arg.to_redis_args().remove(0)
+    }
+
+    #[test]
+    fn a_plain_tag_stands_in_its_channel_literally() {
+        let channel = |tag| bytes(&Channel { prefix: "spool", tag });
+        assert_eq!(channel("TEST-02"), b"spool:events:{TEST-02}");
+        assert_eq!(channel("a{b}%c:d"), b"spool:events:{a%7Bb%7D%25c:d}");
     }
 
     fn key(tag: &str, part: &'static str) -> Vec<u8> {
@@ -205,6 +263,14 @@ mod tests {
             let tag = Tag::new(tag).unwrap();
             prop_assert_eq!(read_key("spool", &key(tag.as_str(), "lock")), Some(tag.clone()));
             prop_assert_eq!(read_key("spoo", &key(tag.as_str(), "lock")), None);
+        }
+
+        #[test]
+        fn a_tag_survives_its_channel(tag in nasty()) {
+            let channel = bytes(&Channel { prefix: "spool", tag: &tag });
+            let tag = Tag::new(tag).unwrap();
+            prop_assert_eq!(read_channel("spool", &channel), Some(tag));
+            prop_assert_eq!(read_channel("spoo", &channel), None);
         }
 
         #[test]

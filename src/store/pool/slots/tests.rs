@@ -19,11 +19,17 @@ struct World {
     dials: u32,
     /// Failed dials whose sockets are not gone yet.
     failed: u32,
+    /// Connections of feeds that are being opened.
+    feeds_dialling: u32,
+    /// Open connections of feeds.
+    feeds: u32,
     /// Operations under way, by lane.
     operations: Vec<LaneId>,
     tests: Vec<LaneId>,
     waiters: Vec<(WaiterId, Receiver)>,
     closed: u64,
+    /// Why feeds were to be ended.
+    feed_ends: Vec<ClosedReason>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -43,10 +49,13 @@ impl World {
             sockets: BTreeMap::new(),
             dials: 0,
             failed: 0,
+            feeds_dialling: 0,
+            feeds: 0,
             operations: Vec::new(),
             tests: Vec::new(),
             waiters: Vec::new(),
             closed: 0,
+            feed_ends: Vec::new(),
         }
     }
 
@@ -74,8 +83,9 @@ impl World {
     }
 
     fn perform(&mut self, work: Work<u32, ()>) {
-        let Work { grants, refusals, tests, drops, dials, closed } = work;
+        let Work { grants, refusals, tests, drops, dials, closed, feed_ends } = work;
         self.closed += closed.len() as u64;
+        self.feed_ends.extend(feed_ends);
         for connection in drops {
             if let Some(socket) = self.sockets.get_mut(&connection) {
                 *socket = Socket::Closing;
@@ -97,13 +107,18 @@ impl World {
     fn check(&mut self) {
         let slots = &self.slots;
         let depth = self.config.depth as usize;
-        let places = self.sockets.len() + (self.dials + self.failed) as usize;
+        let feeds = self.feeds_dialling + self.feeds;
+        let places = self.sockets.len() + (self.dials + self.failed + feeds) as usize;
         assert_eq!(slots.places as usize, places, "every socket has its place");
         assert!(slots.places <= self.config.max_connections, "{places} places");
         assert!(slots.growth.limit <= self.config.max_connections && slots.growth.limit > 0);
         assert_eq!(slots.dialling, self.dials);
         let busy = slots.lanes.iter().filter(|lane| !lane.is_idle()).count();
         assert_eq!(slots.busy as usize, busy);
+        assert_eq!((slots.feeds_dialling, slots.feeds), (self.feeds_dialling, self.feeds));
+        assert_eq!(slots.level().active as usize, busy + self.feeds as usize, "a feed is active");
+        assert_eq!(slots.level(), slots.usage.level(), "the integrals know the level");
+        assert!(feeds < self.config.max_connections, "a lane can always be opened");
         for lane in &slots.lanes {
             let under_way = self.operations.iter().filter(|other| **other == lane.id).count();
             assert_eq!(lane.started.len(), under_way, "{:?}", lane.id);
@@ -191,6 +206,38 @@ impl World {
         self.perform(work);
     }
 
+    /// Whether a feed was given a place.
+    fn feed(&mut self) -> bool {
+        let (has_place, work) = self.slots.begin_feed(self.now);
+        self.feeds_dialling += u32::from(has_place);
+        self.perform(work);
+        has_place
+    }
+
+    fn feed_dialled(&mut self) {
+        self.feeds_dialling -= 1;
+        self.feeds += 1;
+        let work = self.slots.feed_dialled(self.now);
+        self.perform(work);
+    }
+
+    fn feed_failed(&mut self, kind: FaultKind) {
+        self.feeds_dialling -= 1;
+        self.failed += 1;
+        let work = self.slots.feed_failed(self.now, kind);
+        self.perform(work);
+        self.failed -= 1;
+        let work = self.slots.place_freed(self.now, None);
+        self.perform(work);
+    }
+
+    /// The socket of an open feed is gone.
+    fn feed_ends(&mut self) {
+        self.feeds -= 1;
+        let work = self.slots.place_freed(self.now, Some(Tenant::Feed));
+        self.perform(work);
+    }
+
     /// The sockets of connections that were let go of are gone.
     fn sockets_close(&mut self) {
         let closing = |world: &Self| {
@@ -210,7 +257,7 @@ impl World {
         if let Some(connection) = known.map(|lane| lane.connection)
             && self.sockets.remove(&connection).is_some()
         {
-            let work = self.slots.place_freed(self.now, Some(lane));
+            let work = self.slots.place_freed(self.now, Some(Tenant::Lane(lane)));
             self.perform(work);
         }
     }
@@ -459,6 +506,220 @@ fn whoever_is_refused_without_waiting_still_makes_the_pool_grow() {
     assert!(world.checkout(Way::Ordinary).is_some());
 }
 
+#[test]
+fn a_feed_is_an_active_connection_until_its_socket_is_gone() {
+    let mut world = World::open(narrow(4, 1));
+    assert!(world.feed());
+    let census = world.slots.census(world.now);
+    assert_eq!((census.level.active, census.dialling, world.slots.places), (0, 1, 2));
+    world.feed_dialled();
+    world.checkout(Way::Ordinary);
+    world.pass(Duration::from_secs(10));
+    let census = world.slots.census(world.now);
+    assert_eq!((census.level.active, census.dialling, census.draining), (2, 0, 0));
+    assert_eq!((census.open, census.idle, census.in_flight), (1, 0, 1), "it is no lane");
+    assert_eq!(world.slots.usage.active, Duration::from_secs(20));
+    assert_eq!(world.slots.usage.peak(), 2);
+    world.feed_ends();
+    assert_eq!((world.slots.census(world.now).level.active, world.slots.places), (1, 1));
+}
+
+#[test]
+fn an_idle_lane_makes_room_for_a_feed_and_the_last_lane_stays() {
+    let mut world = World::open(narrow(2, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    let second = world.dialled();
+    assert!(!world.feed());
+    assert_eq!(world.closed, 0, "nothing is idle");
+    world.give_back(1, None);
+    assert!(!world.feed());
+    assert_eq!((world.closed, world.state(second)), (1, None));
+    assert!(!world.feed(), "its socket is not gone yet");
+    world.sockets_close();
+    assert!(world.feed());
+    world.feed_dialled();
+    world.give_back(0, None);
+    assert!(!world.feed());
+    assert_eq!((world.closed, world.slots.lanes.len()), (1, 1), "the last lane has no work and stays");
+}
+
+#[test]
+fn one_lane_at_a_time_makes_room() {
+    let mut world = World::open(narrow(3, 1));
+    for _ in 0..3 {
+        world.checkout(Way::Ordinary);
+    }
+    world.dialled();
+    world.dialled();
+    for _ in 0..3 {
+        world.give_back(0, None);
+    }
+    assert!(!world.feed() && !world.feed());
+    assert_eq!((world.closed, world.slots.lanes.len()), (1, 2));
+}
+
+#[test]
+fn a_pool_of_one_has_no_place_for_a_feed() {
+    let mut world = World::open(narrow(1, 1));
+    assert!(!world.feed());
+    let lane = world.slots.lanes[0].id;
+    world.breaks(lane);
+    assert!(!world.feed(), "nor when there is no lane");
+    assert_eq!(world.closed, 1);
+}
+
+#[test]
+fn lanes_come_before_a_feed() {
+    let mut world = World::open(narrow(3, 1));
+    let lane = world.slots.lanes[0].id;
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dial_failed(FaultKind::Connect);
+    world.pass(Duration::from_millis(250));
+    assert!(!world.feed(), "the pause is over, and somebody waits for a lane");
+    world.tick();
+    assert_eq!(world.dials, 1);
+    world.dialled();
+    assert!(world.feed());
+
+    let mut world = World::open(narrow(2, 1));
+    world.breaks(lane);
+    assert!(world.feed(), "a place is left for a lane");
+    assert!(!world.feed(), "the last one is the lane's");
+    world.feed_dialled();
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    assert_eq!(world.dials, 1);
+}
+
+/// While a feed was being opened, who waited for a lane would have waited for the feed.
+#[test]
+fn the_dial_of_a_feed_serves_nobody_who_waits() {
+    let mut world = World::open(narrow(3, 1));
+    world.checkout(Way::Ordinary);
+    assert!(world.feed());
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials, 1);
+    world.feed_failed(FaultKind::Timeout);
+    assert_eq!(world.waiters.len(), 1, "nor is anybody refused by its failure");
+}
+
+#[test]
+fn a_feed_keeps_the_pace_of_dials() {
+    let mut world = World::open(narrow(4, 1));
+    assert!(world.feed());
+    world.feed_failed(FaultKind::Connect);
+    assert!(!world.feed());
+    world.pass(Duration::from_millis(250));
+    assert!(world.feed());
+    assert!(!world.feed(), "one at a time after a failure");
+    world.feed_dialled();
+    assert!(world.feed());
+}
+
+/// After a failure one dial is made at a time, and the feed's was that one.
+#[test]
+fn a_lane_does_not_wait_for_the_dial_of_a_feed() {
+    let mut world = World::open(narrow(4, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dial_failed(FaultKind::Connect);
+    world.leave(0);
+    world.pass(Duration::from_millis(250));
+    assert!(world.feed());
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials, 1);
+}
+
+#[test]
+fn a_feed_stays_below_the_limit_of_the_server() {
+    let mut world = World::open(narrow(4, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dialled();
+    assert!(world.feed());
+    world.feed_failed(FaultKind::MaxClients);
+    assert_eq!(world.slots.growth.limit, 2);
+    world.pass(Duration::from_secs(1));
+    assert!(!world.feed(), "only a lane tries one more");
+    world.give_back(1, None);
+    assert!(!world.feed());
+    world.sockets_close();
+    assert!(world.feed(), "an idle lane made room");
+    world.feed_dialled();
+    assert_eq!(world.slots.growth.limit, 3);
+    world.checkout(Way::Ordinary);
+    world.dial_failed(FaultKind::MaxClients);
+    assert_eq!(world.slots.growth.limit, 2, "the server lets us have a lane and the feed");
+}
+
+/// Its server had become a replica, and the lanes went to the new master without it.
+#[test]
+fn a_feed_goes_with_the_lanes_of_a_replica() {
+    let mut world = World::open(narrow(4, 4));
+    assert!(world.feed());
+    world.feed_dialled();
+    for _ in 0..3 {
+        world.checkout(Way::Ordinary);
+    }
+    world.give_back(0, Some(ClosedReason::ReadOnly));
+    assert_eq!((world.closed, world.feed_ends.len()), (0, 0), "a young lane is spared");
+    world.pass(REPLICA_SPARED);
+    world.give_back(0, Some(ClosedReason::ReadOnly));
+    assert_eq!((world.closed, &world.feed_ends[..]), (1, &[ClosedReason::ReadOnly][..]));
+    world.give_back(0, Some(ClosedReason::ReadOnly));
+    assert_eq!(world.feed_ends.len(), 1, "that lane was evicted before");
+    assert!(world.checkout(Way::Ordinary).is_none());
+    let lane = world.dialled();
+    world.evict(lane);
+    assert_eq!(world.feed_ends.len(), 1, "one that does not answer says nothing about the feed");
+}
+
+/// The feed had the only connection that the server could spare, and every acquire failed for as long as it lived.
+#[test]
+fn a_feed_gives_way_to_the_last_lane_that_the_server_refuses() {
+    for (kind, gives_way) in [
+        (FaultKind::ClosedInHandshake, true),
+        (FaultKind::MaxClients, true),
+        (FaultKind::Connect, false),
+        (FaultKind::Timeout, false),
+    ] {
+        let mut world = World::open(narrow(4, 1));
+        assert!(world.feed());
+        world.feed_dialled();
+        world.checkout(Way::Ordinary);
+        world.checkout(Way::Ordinary);
+        world.dial_failed(kind);
+        assert!(world.feed_ends.is_empty(), "there is a lane");
+        world.breaks(world.slots.lanes[0].id);
+        world.give_back(0, None);
+        world.pass(Duration::from_secs(1));
+        world.tick();
+        world.dial_failed(kind);
+        assert_eq!(world.feed_ends.len(), usize::from(gives_way), "{kind:?}");
+        if gives_way {
+            world.feed_ends();
+            world.pass(Duration::from_secs(1));
+            assert!(!world.feed(), "the place is the lane's");
+            world.checkout(Way::Ordinary);
+            world.dialled();
+            assert_eq!(world.waiters.len(), 0);
+        }
+    }
+}
+
+/// The lane under way counted as one, and the feed could take the last connection of the server from it.
+#[test]
+fn a_feed_waits_for_the_only_lane_that_is_being_opened() {
+    let mut world = World::open(narrow(2, 1));
+    world.breaks(world.slots.lanes[0].id);
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials, 1);
+    assert!(!world.feed());
+    world.dialled();
+    assert!(world.feed());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Checkout(Way),
@@ -472,6 +733,10 @@ enum Step {
     Tested(usize, bool),
     Tick,
     Pass(Duration),
+    Feed,
+    FeedDialled,
+    FeedFailed(FaultKind),
+    FeedEnds,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -495,7 +760,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Evict),
         2 => any::<usize>().prop_map(Step::Breaks),
         5 => Just(Step::Dialled),
-        1 => kind.prop_map(Step::DialFailed),
+        1 => kind.clone().prop_map(Step::DialFailed),
+        2 => Just(Step::Feed),
+        2 => Just(Step::FeedDialled),
+        1 => kind.prop_map(Step::FeedFailed),
+        1 => Just(Step::FeedEnds),
         4 => Just(Step::SocketsClose),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(place, passed)| Step::Tested(place, passed)),
         3 => Just(Step::Tick),
@@ -529,7 +798,12 @@ fn take_step(world: &mut World, step: Step) {
         }
         Step::Dialled if world.dials > 0 => drop(world.dialled()),
         Step::DialFailed(kind) if world.dials > 0 => world.dial_failed(kind),
+        Step::Feed => drop(world.feed()),
+        Step::FeedDialled if world.feeds_dialling > 0 => world.feed_dialled(),
+        Step::FeedFailed(kind) if world.feeds_dialling > 0 => world.feed_failed(kind),
+        Step::FeedEnds if world.feeds > 0 => world.feed_ends(),
         Step::Dialled | Step::DialFailed(_) => {}
+        Step::FeedDialled | Step::FeedFailed(_) | Step::FeedEnds => {}
         Step::SocketsClose => world.sockets_close(),
         Step::Tested(place, passed) => {
             if let Some(place) = pick(world.tests.len(), place) {
@@ -548,6 +822,9 @@ fn calm_down(world: &mut World) {
         world.sockets_close();
         while world.dials > 0 {
             world.dialled();
+        }
+        while world.feeds_dialling > 0 {
+            world.feed_dialled();
         }
         while !world.tests.is_empty() {
             world.tested(0, true);
@@ -575,6 +852,7 @@ proptest! {
             take_step(&mut world, step);
         }
         calm_down(&mut world);
+        prop_assert_eq!(world.slots.places, world.slots.census(world.now).open + world.feeds);
         let census = world.slots.census(world.now);
         prop_assert!(world.waiters.is_empty(), "everyone is served, refused or left");
         prop_assert_eq!((census.in_flight, census.waiting, census.dialling, census.draining), (0, 0, 0, 0));

@@ -1,31 +1,30 @@
-#!lua flags=allow-oom
 -- Prolongs the lease that a holder has. Never makes one, and never shortens one unless asked.
 --
 -- KEYS  1 lock    2 fence
 -- ARGV  1 kind|holder id|    2 lowest and 3 highest fence that this call may touch
 --       4 ttl ms   5 ttl of the fence key ms   6 shorten (0, 1)   7 not_after: server time in µs after which nothing is done
+--       8 events: the channel of the tag
 -- Replies, each with the server's time in µs second:
 --       0 now                         too late
 --       1 now pttl value before       extended: it lasts pttl now and had `before` left
 --       2 now last                    nobody holds it; the last fence that is remembered, or -1
 --       3 now pttl value              held by another, in another way, or under a fence outside the bounds; or not a lock
 -- The layout of both keys stands in acquire.lua.
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-if now > tonumber(ARGV[7]) then return {0, now} end
+if now > ARGV[7] then return {0, tonumber(now)} end
 
-local value = redis.call('GET', KEYS[1])
+local value = call('GET', KEYS[1])
 if not value then
-  return {2, now, tonumber(string.match(redis.call('GET', KEYS[2]) or '', '^%d+') or -1)}
+  return {2, tonumber(now), tonumber(string.match(call('GET', KEYS[2]) or '', '^%d+') or -1)}
 end
-local pttl = redis.call('PTTL', KEYS[1])
-local fence = string.sub(value, 26, 41)
-if pttl < 0 or string.sub(value, 57, 56 + #ARGV[1]) ~= ARGV[1] or fence < ARGV[2] or fence > ARGV[3] then
-  return {3, now, pttl, value}
+local pttl = call('PTTL', KEYS[1])
+local fence = sub(value, 26, 41)
+if pttl < 0 or sub(value, 57, 56 + #ARGV[1]) ~= ARGV[1] or fence < ARGV[2] or fence > ARGV[3] then
+  return {3, tonumber(now), pttl, value}
 end
 
 local ttl = tonumber(ARGV[4])
-if ttl < pttl and ARGV[6] == '0' then return {1, now, pttl, value, pttl} end
-redis.call('PEXPIRE', KEYS[1], ttl)
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
-return {1, now, ttl, value, pttl}
+if ttl < pttl and ARGV[6] == '0' then return {1, tonumber(now), pttl, value, pttl} end
+call('PEXPIRE', KEYS[1], ttl)
+call('PEXPIRE', KEYS[2], ARGV[5])
+redis.pcall('PUBLISH', ARGV[8], 'e' .. now .. ttl .. '|' .. sub(value, 26))
+return {1, tonumber(now), ttl, value, pttl}

@@ -1,4 +1,3 @@
-#!lua flags=no-writes
 -- Looks at one page of the key space for locks. For one standalone server: it reads keys that it does not declare.
 --
 -- ARGV  1 cursor   2 pattern   3 keys to look at

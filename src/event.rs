@@ -1,0 +1,123 @@
+//! [`Event`]: what happened to a tag, as those hear it who watch.
+
+use std::time::SystemTime;
+
+use crate::{LostReason, Occupant, Tag};
+
+/// What happened to a tag. Every time is the server's.
+///
+/// An occupant is the lease that the event is about, as it was then. Of a lease that has ended, `expires_at` is the moment of its
+/// end where that was heard, and otherwise (it expired, or the subscription was broken) the moment at which it was to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(tag = "event", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Event {
+    /// A lease was granted.
+    Taken {
+        /// The new lease.
+        occupant: Occupant,
+        /// When.
+        #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+        at: SystemTime,
+    },
+    /// A lease was extended or shortened.
+    Extended {
+        /// The lease as it is now.
+        occupant: Occupant,
+        /// When.
+        #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+        at: SystemTime,
+    },
+    /// A lease was released; or it has ended and nobody heard how, while the subscription was broken: an operator may have ended
+    /// it. No [`Lost`](Self::Lost) follows then, because another process may have released it for the same holder; who goes on
+    /// with the lease learns it from his next extend.
+    Released {
+        /// The lease that has ended.
+        occupant: Occupant,
+        /// When.
+        #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+        at: SystemTime,
+    },
+    /// A lease ended by itself.
+    Expired {
+        /// The lease that has ended.
+        occupant: Occupant,
+        /// When that was noticed.
+        #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+        at: SystemTime,
+    },
+    /// An operator ended a lease.
+    Forced {
+        /// The lease that has ended.
+        occupant: Occupant,
+        /// The operator's name.
+        by: String,
+        /// The operator's reason.
+        why: String,
+        /// When.
+        #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+        at: SystemTime,
+    },
+    /// A lease that this process had acquired ended without its release, as far as was heard.
+    Lost {
+        /// The lease that has ended.
+        occupant: Occupant,
+        /// How it was lost.
+        reason: LostReason,
+        /// When that was noticed.
+        #[cfg_attr(feature = "serde", serde(with = "crate::time::rfc3339"))]
+        at: SystemTime,
+    },
+    /// This watcher was too slow, and so many events are gone for it.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+impl Event {
+    /// The event's name in snake case, as JSON has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Taken { .. } => "taken",
+            Self::Extended { .. } => "extended",
+            Self::Released { .. } => "released",
+            Self::Expired { .. } => "expired",
+            Self::Forced { .. } => "forced",
+            Self::Lost { .. } => "lost",
+            Self::Missed { .. } => "missed",
+        }
+    }
+
+    /// The lease that it is about; none for [`Missed`](Self::Missed).
+    pub fn occupant(&self) -> Option<&Occupant> {
+        match self {
+            Self::Taken { occupant, .. }
+            | Self::Extended { occupant, .. }
+            | Self::Released { occupant, .. }
+            | Self::Expired { occupant, .. }
+            | Self::Forced { occupant, .. }
+            | Self::Lost { occupant, .. } => Some(occupant),
+            Self::Missed { .. } => None,
+        }
+    }
+
+    /// The tag that it is about; none for [`Missed`](Self::Missed).
+    pub fn tag(&self) -> Option<&Tag> {
+        self.occupant().map(|occupant| &occupant.tag)
+    }
+
+    /// When it happened; none for [`Missed`](Self::Missed).
+    pub fn at(&self) -> Option<SystemTime> {
+        match *self {
+            Self::Taken { at, .. }
+            | Self::Extended { at, .. }
+            | Self::Released { at, .. }
+            | Self::Expired { at, .. }
+            | Self::Forced { at, .. }
+            | Self::Lost { at, .. } => Some(at),
+            Self::Missed { .. } => None,
+        }
+    }
+}

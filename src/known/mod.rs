@@ -1,0 +1,255 @@
+//! [`Known`]: the last known state of the tags that this process has to do with, and which leases are its own.
+//!
+//! Every reply and every event tells it what it says of a tag; [`Finding`] has the rule by which a state that comes late does not
+//! hide a newer one. It is bounded: the tag of which nothing was told for the longest time goes first, its own leases with it.
+//!
+//! A lease is this process's own from its grant on. From the moment its release is asked, its end is no loss: the answer may be
+//! slower than the news. It can be lost again once it is certain that it stands.
+
+mod finding;
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use lru::LruCache;
+use tokio::time::Instant;
+
+pub(crate) use self::finding::Finding;
+use crate::{
+    Fence, Lease, Occupant, Tag,
+    store::{NotYours, Seen, Whose},
+};
+
+/// The spools of a large factory, and some 5 MB.
+const TAGS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not 0");
+
+#[derive(Debug)]
+pub(crate) struct Known {
+    tags: Mutex<LruCache<Tag, Entry>>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    finding: Option<Finding>,
+    /// The newest first. A second one has its place because the end of a lease may be heard after the next was granted.
+    own: [Option<Own>; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    fence: Fence,
+    fate: Fate,
+}
+
+/// What became of a lease that this process had acquired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is to stand.
+    Kept,
+    /// Its release was asked.
+    GivenBack,
+    /// It ended otherwise, and was counted.
+    Lost,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { tags: Mutex::new(LruCache::new(TAGS)) }
+    }
+}
+
+impl Known {
+    /// This process was granted the lock.
+    pub(crate) fn granted(&self, lease: &Lease, asked: Instant) {
+        let fence = lease.fence;
+        let mut tags = self.tags();
+        let entry = tags.get_or_insert_mut_ref(&lease.tag, Entry::default);
+        entry.hear(Finding::asked(Seen::Held(lease.clone().into()), asked));
+        if entry.own(fence).is_none() {
+            let before = entry.own[0].filter(|own| own.fate == Fate::Kept);
+            entry.own = [Some(Own { fence, fate: Fate::Kept }), before];
+        }
+    }
+
+    /// Somebody has the lock.
+    pub(crate) fn stands(&self, occupant: Occupant, asked: Instant) {
+        let tag = occupant.tag.clone();
+        self.hear(&tag, Finding::asked(Seen::Held(occupant), asked));
+    }
+
+    /// Nobody has the lock.
+    pub(crate) fn free(&self, tag: &Tag, last: Option<Fence>, asked: Instant) {
+        self.hear(tag, Finding::asked(Seen::Free { last }, asked));
+    }
+
+    /// The lease that a call named does not stand.
+    pub(crate) fn refused(&self, tag: &Tag, not: &NotYours, asked: Instant) {
+        match not {
+            NotYours::Occupied(occupant) => self.stands(occupant.clone(), asked),
+            NotYours::Free { last } => self.free(tag, *last, asked),
+        }
+    }
+
+    /// A release is about to be asked. Answers which lease it means, as far as that is known.
+    pub(crate) fn giving_back(&self, whose: &Whose<'_>) -> Option<Fence> {
+        let mut tags = self.tags();
+        let Some(entry) = tags.peek_mut(whose.tag) else { return whose.fence };
+        let fence = entry.meant(whose)?;
+        if let Some(own) = entry.own(fence).filter(|own| own.fate == Fate::Kept) {
+            own.fate = Fate::GivenBack;
+        }
+        Some(fence)
+    }
+
+    /// A lease stands, although its release may have been asked: that was not applied.
+    pub(crate) fn keeps(&self, tag: &Tag, fence: Option<Fence>) {
+        let mut tags = self.tags();
+        let own = fence.zip(tags.peek_mut(tag)).and_then(|(fence, entry)| entry.own(fence));
+        if let Some(own) = own.filter(|own| own.fate == Fate::GivenBack) {
+            own.fate = Fate::Kept;
+        }
+    }
+
+    /// A lease has ended, whatever stands now.
+    pub(crate) fn ended(&self, tag: &Tag, fence: Option<Fence>) {
+        if let Some(fence) = fence {
+            self.hear(tag, Finding::ended(fence));
+        }
+    }
+
+    /// A lease has ended without a release. Answers what was known to have become of it, if this process had acquired it.
+    pub(crate) fn lose(&self, tag: &Tag, fence: Fence) -> Option<Fate> {
+        let mut tags = self.tags();
+        let own = tags.peek_mut(tag)?.own(fence)?;
+        Some(std::mem::replace(&mut own.fate, Fate::Lost))
+    }
+
+    /// Something was seen of a tag.
+    pub(crate) fn hear(&self, tag: &Tag, finding: Finding) {
+        self.tags().get_or_insert_mut_ref(tag, Entry::default).hear(finding);
+    }
+
+    fn tags(&self) -> MutexGuard<'_, LruCache<Tag, Entry>> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn hear(&mut self, finding: Finding) {
+        if self.finding.as_ref().is_none_or(|known| finding.supersedes(known)) {
+            self.finding = Some(finding);
+        }
+    }
+
+    fn own(&mut self, fence: Fence) -> Option<&mut Own> {
+        self.own.iter_mut().flatten().find(|own| own.fence == fence)
+    }
+
+    /// The lease that a release means: who names no fence means the lease of that holder that is known to stand.
+    fn meant(&self, whose: &Whose<'_>) -> Option<Fence> {
+        whose.fence.or_else(|| match &self.finding.as_ref()?.state {
+            Seen::Held(occupant) if occupant.holder == *whose.holder && occupant.kind == whose.kind => {
+                Some(occupant.fence)
+            }
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::{Holder, LeaseKind, Token};
+
+    fn lease(tag: &str, fence: u64) -> Lease {
+        Lease {
+            tag: Tag::new(tag).unwrap(),
+            holder: Holder::new("93", "").unwrap(),
+            kind: LeaseKind::Identity,
+            token: Some(Token::random()),
+            fence: Fence::new(fence).unwrap(),
+            since: UNIX_EPOCH,
+            expires_at: UNIX_EPOCH + Duration::from_secs(60),
+            note: String::new(),
+        }
+    }
+
+    fn whose(lease: &Lease, fence: Option<Fence>) -> Whose<'_> {
+        Whose { tag: &lease.tag, holder: &lease.holder, kind: lease.kind, fence }
+    }
+
+    #[test]
+    fn lease_is_lost_once_and_only_by_who_acquired_it() {
+        let known = Known::default();
+        let lease = lease("TEST-02", 5);
+        assert_eq!(known.lose(&lease.tag, lease.fence), None);
+        known.stands(lease.clone().into(), Instant::now());
+        assert_eq!(known.lose(&lease.tag, lease.fence), None, "seen is not acquired");
+        known.granted(&lease, Instant::now());
+        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Kept));
+        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Lost));
+        known.granted(&lease, Instant::now());
+        assert_eq!(
+            known.lose(&lease.tag, lease.fence),
+            Some(Fate::Lost),
+            "adopted again, it is the same one"
+        );
+    }
+
+    #[test]
+    fn what_is_given_back_is_not_lost() {
+        for with_fence in [true, false] {
+            let known = Known::default();
+            let lease = lease("TEST-02", 5);
+            let whose = whose(&lease, with_fence.then_some(lease.fence));
+            known.granted(&lease, Instant::now());
+            let meant = known.giving_back(&whose);
+            assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::GivenBack));
+            known.ended(&lease.tag, meant);
+            let state = known.tags().get(&lease.tag).and_then(|entry| entry.finding.clone()).unwrap().state;
+            assert_eq!(state, Seen::Free { last: Some(lease.fence) });
+        }
+    }
+
+    #[test]
+    fn what_stands_after_its_release_was_asked_can_be_lost() {
+        let known = Known::default();
+        let lease = lease("TEST-02", 5);
+        known.granted(&lease, Instant::now());
+        let meant = known.giving_back(&whose(&lease, None));
+        known.keeps(&lease.tag, meant);
+        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Kept));
+        known.keeps(&lease.tag, meant);
+        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Lost), "and only once");
+    }
+
+    #[test]
+    fn end_of_a_lease_may_be_heard_after_the_next_grant() {
+        let known = Known::default();
+        let (old, new) = (lease("TEST-02", 5), lease("TEST-02", 9));
+        known.granted(&old, Instant::now());
+        known.granted(&new, Instant::now());
+        assert_eq!(known.lose(&old.tag, old.fence), Some(Fate::Kept));
+        assert_eq!(known.lose(&new.tag, new.fence), Some(Fate::Kept));
+    }
+
+    #[test]
+    fn least_recently_told_is_forgotten_first() {
+        let known = Known::default();
+        let (first, second) = (lease("first", 1), lease("second", 2));
+        known.granted(&first, Instant::now());
+        known.granted(&second, Instant::now());
+        for number in 2..TAGS.get() {
+            known.free(&Tag::new(format!("TEST-{number}")).unwrap(), None, Instant::now());
+        }
+        known.stands(first.clone().into(), Instant::now());
+        known.free(&Tag::new("one more").unwrap(), None, Instant::now());
+        assert_eq!(known.lose(&second.tag, second.fence), None);
+        assert_eq!(known.lose(&first.tag, first.fence), Some(Fate::Kept));
+        assert_eq!(known.tags().len(), TAGS.get());
+    }
+}

@@ -1,0 +1,74 @@
+//! The suite of both stores, at a real server.
+
+use super::*;
+use crate::store::{pool::PoolConfig, suite};
+
+#[path = "../../../tests/support/mod.rs"]
+pub(super) mod support;
+
+use suite::{LIVING, ask, assert_short, give, holder_id, occupant, stand as wait, tag, take};
+use support::RedisServer;
+
+suite::behaviours!(stand);
+
+/// A server of its own, and processes on it.
+fn stand() -> impl AsyncFn(Rules) -> RedisStore {
+    let server = RedisServer::start();
+    async move |rules| open(&server.url(), rules).await
+}
+
+async fn open(url: &str, rules: Rules) -> RedisStore {
+    let settings = Settings {
+        rules,
+        url,
+        ca: None,
+        prefix: "spool",
+        fence_kept: Duration::from_secs(60),
+        deadline: Duration::from_secs(5),
+        pool: &PoolConfig::default(),
+    };
+    RedisStore::connect(settings, Arc::new(LockMeter::default())).await.unwrap()
+}
+
+/// A key of the tag of the suite.
+fn name(part: &str) -> String {
+    format!("spool:{{{}}}:{part}", tag())
+}
+
+#[tokio::test]
+async fn a_strange_key_in_place_of_the_queue_stops_nobody() {
+    let server = RedisServer::start();
+    let (a, b) = (open(&server.url(), LIVING).await, open(&server.url(), LIVING).await);
+    let [queue, asks] = ["queue", "asks"].map(name);
+    for spoil in
+        [["SET", &queue, "x"].as_slice(), &["SET", &asks, "x"], &["HSET", &asks, b.grants.as_str(), "x"]]
+    {
+        let lease = take(&a, &ask("a")).await;
+        wait(&b, &ask("b")).await;
+        if spoil[0] == "SET" {
+            server.cmd(&["DEL", spoil[1]]);
+        }
+        server.cmd(spoil);
+        give(&a, &lease).await;
+        assert_eq!(holder_id(&a).await, "", "{spoil:?}");
+        take(&a, &ask("a")).await;
+        a.force_release(&tag(), "ops", "stuck", Instant::now() + Duration::from_secs(5)).await.unwrap();
+        assert_eq!(holder_id(&a).await, "", "{spoil:?}");
+        server.cmd(&["DEL", &queue, &asks]);
+    }
+}
+
+/// As a clock that was set back leaves them: an hour ahead.
+#[tokio::test]
+async fn no_grant_outlasts_the_time_for_which_its_process_ever_counted_as_living() {
+    let server = RedisServer::start();
+    let a = open(&server.url(), LIVING).await;
+    let lease = take(&a, &ask("a")).await;
+    wait(&a, &ask("b")).await;
+    let ahead = a.now_micros() + 3_600_000_000;
+    let entry: String = server.query(&["HGET", &name("asks"), &a.grants]);
+    let entry = format!("{ahead}{}{}", ahead + 30_000_000, &entry[32..]);
+    server.cmd(&["HSET", &name("asks"), &a.grants, &entry]);
+    give(&a, &lease).await;
+    assert_short(&occupant(&a, &tag()).await.unwrap());
+}
