@@ -1,4 +1,4 @@
-//! How often a pair asks the allocator, by a counting allocator: a count, not a time.
+//! How often a pair asks the allocator, and what a waiter keeps of it, by a counting allocator: counts, not times.
 //!
 //! ```text
 //! cargo bench --bench allocations
@@ -10,16 +10,19 @@ mod race;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::alloc::System;
+use std::{alloc::System, time::Duration};
 
-use race::{Contender, Failure, floor::Floor, rslock::Rslock, spool::Spool, table};
+use race::{Contender, Failure, floor::Floor, rslock::Rslock, spool::Spool, table, tag};
+use spool_lock::{Holder, Tag};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use support::RedisServer;
+use support::{RedisServer, eventually};
+use tokio::{task::JoinSet, time::sleep};
 
 #[global_allocator]
 static COUNTING: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const PAIRS: usize = 2_000;
+const WAITERS: usize = 1_000;
 
 fn main() -> Result<(), Failure> {
     let server = RedisServer::start();
@@ -34,6 +37,11 @@ fn main() -> Result<(), Failure> {
     })?;
     println!("1 task, {PAIRS} pairs\n");
     table::print(&["contender", "allocations / pair", "reallocations / pair", "bytes / pair"], &rows);
+    let bytes = runtime.block_on(weigh_waiters(&server))?;
+    let verdict = if bytes <= 4096.0 { "met" } else { "MISSED" };
+    println!(
+        "\nwaiter: {bytes:.0} bytes each of {WAITERS} on one tag, task included; ≤ 4096 wanted: {verdict}"
+    );
     Ok(())
 }
 
@@ -55,4 +63,34 @@ async fn count<C: Contender>(name: &str, contender: C) -> Result<Vec<String>, Fa
         each(change.reallocations),
         each(change.bytes_allocated),
     ])
+}
+
+/// What is allocated for each task that waits, the task included. The first one is not weighed: the process has its place in the
+/// store and hears of grants for all.
+async fn weigh_waiters(server: &RedisServer) -> Result<f64, Failure> {
+    let (holding, spool) = (Spool::connect(&server.url()).await?, Spool::connect(&server.url()).await?);
+    let holder = Holder::new("holder", "MR")?;
+    holding.locks.acquire(&Tag::new(tag(0))?, &holder).await?;
+    let mut waiters = JoinSet::new();
+    let mut begin = |number: usize| {
+        let locks = spool.locks.clone();
+        waiters.spawn(async move {
+            let (tag, holder) = (Tag::new(tag(0))?, Holder::new(number.to_string(), "MR")?);
+            locks.acquire(&tag, &holder).note("ARM").wait(Duration::from_secs(60)).await?;
+            Ok::<_, Failure>(())
+        });
+    };
+    begin(0);
+    let is_queued = async || server.query::<Vec<String>>(&["KEYS", "*:queue"]).len() == 1;
+    eventually(Duration::from_secs(5), is_queued).await;
+    // Until what was opened for all has settled.
+    sleep(Duration::from_millis(500)).await;
+    let region = Region::new(COUNTING);
+    (1..WAITERS).for_each(begin);
+    sleep(Duration::from_millis(500)).await;
+    let change = region.change();
+    if let Some(ended) = waiters.try_join_next() {
+        return Err(format!("a waiter does not wait: {ended:?}").into());
+    }
+    Ok((change.bytes_allocated as f64 - change.bytes_deallocated as f64) / (WAITERS - 1) as f64)
 }

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use super::window::{Entry, Span, Window};
+use super::{
+    Failure,
+    window::{Entry, Span, Window},
+};
 use crate::support::RedisServer;
 
 const RAMP: Span = Span { warm_up: Duration::from_millis(5), length: Duration::from_millis(10) };
 
 /// For each contender the windows of all rounds.
-pub struct Rounds {
+pub struct Rounds<W = Window> {
     names: Vec<String>,
-    windows: Vec<Vec<Window>>,
+    windows: Vec<Vec<W>>,
 }
 
 /// A median over rounds with its lowest and highest.
@@ -31,7 +34,7 @@ pub async fn ramp(entries: &[Entry], server: &RedisServer, tasks: usize) {
 }
 
 impl Rounds {
-    /// Runs every contender once a round; each round begins with another one.
+    /// Runs every contender for one window a round.
     pub async fn run(
         entries: &[Entry],
         server: &RedisServer,
@@ -39,29 +42,9 @@ impl Rounds {
         rounds: usize,
         span: Span,
     ) -> Self {
-        let mut windows = vec![Vec::with_capacity(rounds); entries.len()];
-        for round in 0..rounds {
-            for turn in 0..entries.len() {
-                let place = (round + turn) % entries.len();
-                windows[place].push(entries[place].window(server, tasks, span).await);
-            }
-        }
-        Self { names: entries.iter().map(|entry| entry.name.clone()).collect(), windows }
-    }
-
-    pub fn names(&self) -> &[String] {
-        &self.names
-    }
-
-    /// The median over rounds of what `of` finds in a window.
-    pub fn spread(&self, name: &str, of: impl Fn(&Window) -> f64) -> Spread {
-        Spread::of(self.windows(name).iter().map(of).collect())
-    }
-
-    /// The median of the ratios of each round, never the ratio of medians: a machine drifts.
-    pub fn ratio(&self, name: &str, reference: &str, of: impl Fn(&Window) -> f64) -> Spread {
-        let rounds = self.windows(name).iter().zip(self.windows(reference));
-        Spread::of(rounds.map(|(window, reference)| of(window) / of(reference)).collect())
+        let names = entries.iter().map(|entry| entry.name.clone());
+        let window = async |place: usize| Ok(entries[place].window(server, tasks, span).await);
+        Self::rotate(names, rounds, window).await.expect("a window counts what fails")
     }
 
     /// What `of` finds in all rounds together, for each pair.
@@ -70,8 +53,42 @@ impl Rounds {
         let pairs: u64 = windows.iter().map(|window| window.all_pairs).sum();
         windows.iter().map(of).sum::<f64>() / pairs as f64
     }
+}
 
-    pub fn windows(&self, name: &str) -> &[Window] {
+impl<W> Rounds<W> {
+    /// Runs every contender once a round, by its place; each round begins with another one.
+    pub async fn rotate(
+        names: impl IntoIterator<Item = String>,
+        rounds: usize,
+        mut window: impl AsyncFnMut(usize) -> Result<W, Failure>,
+    ) -> Result<Self, Failure> {
+        let names: Vec<_> = names.into_iter().collect();
+        let mut windows: Vec<_> = names.iter().map(|_| Vec::with_capacity(rounds)).collect();
+        for round in 0..rounds {
+            for turn in 0..names.len() {
+                let place = (round + turn) % names.len();
+                windows[place].push(window(place).await?);
+            }
+        }
+        Ok(Self { names, windows })
+    }
+
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The median over rounds of what `of` finds in a window.
+    pub fn spread(&self, name: &str, of: impl Fn(&W) -> f64) -> Spread {
+        Spread::of(self.windows(name).iter().map(of).collect())
+    }
+
+    /// The median of the ratios of each round, never the ratio of medians: a machine drifts.
+    pub fn ratio(&self, name: &str, reference: &str, of: impl Fn(&W) -> f64) -> Spread {
+        let rounds = self.windows(name).iter().zip(self.windows(reference));
+        Spread::of(rounds.map(|(window, reference)| of(window) / of(reference)).collect())
+    }
+
+    pub fn windows(&self, name: &str) -> &[W] {
         let place = self.names.iter().position(|known| known == name).expect("a contender of this run");
         &self.windows[place]
     }

@@ -22,6 +22,11 @@ impl Rslock {
         Ok(self.manager.lock(key, TTL).await?)
     }
 
+    /// Asks again and again, with rslock's own pauses: up to 200 ms, by chance.
+    pub async fn wait(&self, key: &str) -> Result<Lock, Failure> {
+        Ok(self.manager.acquire_no_guard(key, TTL).await?)
+    }
+
     pub async fn unlock(&self, lock: &Lock) {
         self.manager.unlock(lock).await;
     }

@@ -1,0 +1,28 @@
+//! [`Goals`]: what was wanted, what was seen.
+
+use crate::race::table;
+
+#[derive(Default)]
+pub(crate) struct Goals {
+    rows: Vec<Vec<String>>,
+}
+
+impl Goals {
+    pub(crate) fn at_most(&mut self, what: &str, bound: f64, seen: f64) {
+        self.add(what, format!("≤ {bound}"), seen, seen <= bound);
+    }
+
+    pub(crate) fn at_least(&mut self, what: &str, bound: f64, seen: f64) {
+        self.add(what, format!("≥ {bound}"), seen, seen >= bound);
+    }
+
+    fn add(&mut self, what: &str, wanted: String, seen: f64, is_met: bool) {
+        let verdict = if is_met { "met" } else { "MISSED" };
+        self.rows.push(vec![what.to_owned(), wanted, format!("{seen:.3}"), verdict.to_owned()]);
+    }
+
+    pub(crate) fn print(&self) {
+        println!();
+        table::print(&["goal", "wanted", "seen", ""], &self.rows);
+    }
+}
