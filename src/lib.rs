@@ -10,7 +10,7 @@ mod endpoint;
 mod error;
 mod event;
 mod fault;
-mod fence;
+pub mod fence;
 mod health;
 mod hearing;
 mod history;

@@ -1,12 +1,16 @@
-//! [`Fence`]: the number that orders the grants of a tag.
+//! [`Fence`]: the number that orders the grants of a tag. [`Register`]: what a resource remembers of them.
+
+mod register;
 
 use std::fmt;
+
+pub use register::{AdmitError, Register};
 
 /// Orders the grants of one tag: a later grant has a larger fence.
 ///
 /// A resource that remembers the largest fence it has seen, and refuses smaller ones, cannot be written to by a holder that
-/// was paused and lost its lock (Kleppmann, "How to do distributed locking", 2016). Fences are below 2^53, so they survive
-/// JSON readers that know only doubles.
+/// was paused and lost its lock (Kleppmann, "How to do distributed locking", 2016); a [`Register`] does that. Fences are below
+/// 2^53, so they survive JSON readers that know only doubles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]
