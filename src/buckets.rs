@@ -1,7 +1,7 @@
 //! Upper bounds of the histograms' buckets, in seconds.
 
 /// A whole lock operation. Holds 2 exactly, so that "p95 < 2 s" is the share of a bucket, not an interpolation.
-pub(crate) const OPERATION: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
+pub(crate) const OPERATION: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0];
 /// Waiting for a connection, and using it.
 pub(crate) const CHECKOUT: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0];
 /// Opening a connection.

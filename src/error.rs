@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{Fault, FaultKind, Fence, InvalidText, Lease, Occupant, RequestId, Token};
+use crate::{Claim, Fault, FaultKind, Fence, InvalidText, Lease, Occupant, RequestId, Tag};
 
 /// Why an acquire granted nothing.
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +22,12 @@ pub enum AcquireError {
     /// The same holder holds it already: this lease stands, with its old fence and its ttl untouched.
     #[error("{} is already held by {}", .0.tag, .0.holder.id())]
     AlreadyHeld(Box<Lease>),
-    /// No answer came, or none that is understood, and the lock may have been granted. Ask again with
-    /// [`token`](crate::Acquire::token) to find out: a grant of the first try is then answered with its own fence.
+    /// No answer came, or none that is understood, and the lock may have been granted. It is being found out: wait for
+    /// [`settled`](Claim::settled), or drop the claim, and what was granted is released.
     #[error("the lock may have been granted, no clear answer came")]
     Ambiguous {
-        /// The token of this call.
-        token: Token,
+        /// The right to what was granted.
+        claim: Claim,
         /// What happened to the answer.
         #[source]
         fault: Fault,
@@ -95,6 +95,21 @@ pub enum ReleaseError {
     /// Redis misbehaved; nothing was released.
     #[error("the lock could not be released")]
     Fault(#[source] Fault),
+}
+
+/// Why none of several tags was acquired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error("{tag} could not be acquired, so none of them was")]
+pub struct AcquireAllError {
+    /// The tag that refused. Those before it, in the order of the tags, had been acquired and were given back.
+    pub tag: Tag,
+    /// Why it refused.
+    #[source]
+    pub why: Box<AcquireError>,
+    /// Those of them that had ended before they were given back, or whose holder was told of them by another call: nothing was
+    /// released there.
+    pub lost: Vec<Tag>,
 }
 
 /// Why nothing was released by force.

@@ -11,7 +11,8 @@ use std::{
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    AcquireError, Config, ConnectError, FaultKind, Lease, Occupant, Snapshot, Stats, Tag,
+    AcquireError, Claim, Config, ConnectError, Lease, Occupant, Snapshot, Stats, Tag,
+    abandoned::Abandoned,
     hearing::{Hearing, Request},
     known::Known,
     lines::{Errand, Lines, Waiting},
@@ -27,12 +28,21 @@ pub(crate) struct ForLock;
 impl Waiting for ForLock {
     type Key = Tag;
     type Ask = Ask;
-    type Answer = Result<Lease, AcquireError>;
+    type Answer = Told;
     type Sight = Sight;
 
-    fn ambiguous(ask: &Ask) -> Self::Answer {
-        Err(AcquireError::Ambiguous { token: ask.token, fault: FaultKind::Timeout.into() })
+    fn ambiguous(_: &Ask) -> Told {
+        Told::Ambiguous
     }
+}
+
+/// What somebody who waits is told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Granted(Lease),
+    Refused(AcquireError),
+    /// Nobody knows.
+    Ambiguous,
 }
 
 /// Who holds a tag, and when their lease ends unless it is extended or released.
@@ -58,6 +68,8 @@ impl Sight {
 pub(crate) struct Mailboxes {
     /// What the lines want done: for their keepers.
     pub(crate) errands: Errands,
+    /// For the sweeper.
+    pub(crate) abandoned: mpsc::UnboundedReceiver<Abandoned>,
     /// For the hub.
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
 }
@@ -72,6 +84,7 @@ pub(crate) struct Inner {
     pub(crate) known: Known,
     pub(crate) hearing: Hearing,
     pub(crate) lines: Lines<ForLock>,
+    abandoned: mpsc::UnboundedSender<Abandoned>,
     started_at: SystemTime,
     seq: AtomicU64,
 }
@@ -83,9 +96,23 @@ impl Inner {
         let store = config.open_store(meter.clone()).await?;
         let (lines, errands) = Lines::new(config.wait.line as usize);
         let (hearing, requests) = Hearing::new();
+        let (sender, abandoned) = mpsc::unbounded_channel();
         let (known, started_at, seq) = (Known::default(), SystemTime::now(), AtomicU64::new(0));
-        let inner = Self { config, store, meter, known, hearing, lines, started_at, seq };
-        Ok((inner, Mailboxes { errands, requests }))
+        let inner = Self { config, store, meter, known, hearing, lines, abandoned: sender, started_at, seq };
+        Ok((inner, Mailboxes { errands, abandoned, requests }))
+    }
+
+    /// Has it found out what was granted, and released.
+    pub(crate) fn abandon(&self, abandoned: Abandoned) {
+        // Without a sweeper the process is about to end.
+        let _ = self.abandoned.send(abandoned);
+    }
+
+    /// A claim to what `ask` was granted, or is yet to be until then.
+    pub(crate) fn claim(&self, ask: Arc<Ask>, is_named: bool, until: Instant) -> Claim {
+        let (claim, claimant) = Claim::new(ask.token);
+        self.abandon(Abandoned::Claimed { ask, until, claimant, is_named });
+        claim
     }
 
     /// What stands in the way of a line, and how long until its keeper looks again.

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod abandoned;
 mod attempt;
 mod buckets;
 mod builder;
+mod claim;
 #[cfg(feature = "prometheus")]
 pub mod compat;
 mod config;
@@ -39,11 +41,13 @@ mod ttl;
 mod waiters;
 mod watch;
 
-pub use builder::{Acquire, Extend, Release};
+pub use builder::{Acquire, AcquireAll, Extend, Release};
+pub use claim::Claim;
 pub use config::{Config, GuardConfig, HistoryConfig, StoreUrl, WaitConfig};
 pub use endpoint::SnapshotEndpoint;
 pub use error::{
-    AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError, ReadError, ReleaseError,
+    AcquireAllError, AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError, ReadError,
+    ReleaseError,
 };
 pub use event::Event;
 pub use fault::{Fault, FaultKind};

@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 #[cfg(feature = "snapshot")]
 use crate::snapshot::SnapshotServer;
 use crate::{
-    Acquire, Config, ConnectError, Extend, Fault, FaultKind, ForceReleaseError, Health, Holder, Lease,
-    Occupant, PastLease, ReadError, Reading, Release, Snapshot, SnapshotEndpoint, Stats, Tag, Ttl, Watch,
-    attempt,
+    Acquire, AcquireAll, Config, ConnectError, Extend, Fault, FaultKind, ForceReleaseError, Health, Holder,
+    Lease, Occupant, PastLease, ReadError, Reading, Release, Snapshot, SnapshotEndpoint, Stats, Tag, Ttl,
+    Watch, attempt,
     hub::Hub,
     inner::{Inner, Mailboxes},
     store::Topic,
-    waiters,
+    sweeper, waiters,
 };
 
 /// A health check waits no longer than this for Redis.
@@ -68,9 +68,10 @@ impl SpoolLocks {
     /// # Cancel safety
     /// Dropped, nothing stays open.
     pub async fn connect(config: Config) -> Result<Self, ConnectError> {
-        let (inner, Mailboxes { errands, requests }) = Inner::connect(config).await?;
+        let (inner, Mailboxes { errands, abandoned, requests }) = Inner::connect(config).await?;
         let inner = Arc::new(inner);
         tokio::spawn(waiters::keep(Arc::downgrade(&inner), errands));
+        tokio::spawn(sweeper::keep(Arc::downgrade(&inner), abandoned));
         let hub = Hub::start(inner.clone(), requests, Hub::LINGER);
         Ok(Self { front: Arc::new(Front::open(inner, hub)?) })
     }
@@ -79,7 +80,7 @@ impl SpoolLocks {
     ///
     /// # Errors
     /// [`AcquireError`](crate::AcquireError): `Contended` — somebody else has it. `AlreadyHeld` — this holder has it.
-    /// `Ambiguous` — no clear answer came; ask again with its token. `Saturated`, `Fault` — nothing was granted. `InvalidNote`.
+    /// `Ambiguous` — no clear answer came; its claim finds out, or cleans up. `Saturated`, `Fault` — nothing was granted. `InvalidNote`.
     /// A wait whose time is over ends in `Contended` too; an acquire that says so has left no lock.
     ///
     /// # Cancel safety
@@ -88,6 +89,20 @@ impl SpoolLocks {
     /// reaches the server after the deadline of the call grants nothing.
     pub fn acquire<'a>(&'a self, tag: &'a Tag, holder: &'a Holder) -> Acquire<'a> {
         Acquire::new(&self.front.inner, tag, holder)
+    }
+
+    /// Acquires the locks on all of `tags` for `holder`, or none: where one refuses, those before it are given back. A tag that
+    /// is named twice is acquired once. The leases come in the order of the tags as text, in which they are acquired too, so that
+    /// two calls for the same tags never wait for each other.
+    ///
+    /// # Errors
+    /// [`AcquireAllError`](crate::AcquireAllError) says which tag refused, and why: the variants of
+    /// [`AcquireError`](crate::AcquireError).
+    ///
+    /// # Cancel safety
+    /// If dropped, what was acquired is released in the background.
+    pub fn acquire_all<'a>(&'a self, tags: &'a [Tag], holder: &'a Holder) -> AcquireAll<'a> {
+        AcquireAll::new(&self.front.inner, tags, holder)
     }
 
     /// Prolongs the lease that `holder` has on `tag`: it lasts `ttl` from now, or longer if it did so already.

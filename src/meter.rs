@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{FaultKind, Histogram, LockStats, LostReason, OperationStats, buckets};
+use crate::{FaultKind, Histogram, LockStats, LostReason, OperationStats, buckets, stats::Swept};
 
 /// A count that only rises.
 #[derive(Debug, Default)]
@@ -125,6 +125,7 @@ pub(crate) struct LockMeter {
     pub(crate) fencing_rejections: Counter,
     pub(crate) late: Counter,
     pub(crate) script_reloads: Counter,
+    swept: [Counter; Swept::ALL.len()],
 }
 
 impl Default for LockMeter {
@@ -143,6 +144,7 @@ impl Default for LockMeter {
             fencing_rejections: Counter::default(),
             late: Counter::default(),
             script_reloads: Counter::default(),
+            swept: std::array::from_fn(|_| Counter::default()),
         }
     }
 }
@@ -154,6 +156,10 @@ impl LockMeter {
         if let Some(kind) = fault {
             meter.failures.add_one(kind);
         }
+    }
+
+    pub(crate) fn swept(&self, outcome: Swept) {
+        self.swept[outcome as usize].add_one();
     }
 
     pub(crate) fn lost(&self, reason: LostReason) {
@@ -170,10 +176,12 @@ impl LockMeter {
             (operation.as_str().to_owned(), stats)
         };
         let lost = |(reason, count): (&LostReason, &Counter)| (reason.as_str().to_owned(), count.get());
+        let swept = |(outcome, count): (&Swept, &Counter)| (outcome.as_str().to_owned(), count.get());
         LockStats {
             operations: Operation::ALL.iter().map(operation).collect(),
             contended_total: self.contended.get(),
             lost_total: LostReason::ALL.iter().zip(&self.lost).map(lost).collect(),
+            swept_total: Swept::ALL.iter().zip(&self.swept).map(swept).collect(),
             waiters,
             acquire_wait_seconds: self.acquire_wait.read(),
             held_seconds: self.held.read(),

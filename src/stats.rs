@@ -124,6 +124,11 @@ pub struct LockStats {
     /// Leases that ended otherwise than by a release, by [`LostReason`](crate::LostReason): noticed when an extend or a release
     /// named their fence, or while the process that had acquired them watched.
     pub lost_total: BTreeMap<String, u64>,
+    /// Calls of which nobody heard what they were granted, because the answer was lost or the caller had gone away, by what became
+    /// of it: `released`, `not_granted`, `left_to_caller` (who took the claim or named the token, or whose
+    /// holder relies on the lease because of another call), `lapsed` (it had ended, or lasts
+    /// its ttl: Redis could not be asked for so long, or there were more than 10,000 such calls at once).
+    pub swept_total: BTreeMap<String, u64>,
     /// Calls that wait in line for a lock that somebody else holds.
     pub waiters: u64,
     /// How long a call waited in line, whether it was granted the lock in the end or not.
@@ -292,6 +297,29 @@ impl ClosedReason {
             Self::FailedTest => "failed_test",
             Self::MadeRoom => "made_room",
             Self::Unsubscribed => "unsubscribed",
+        }
+    }
+}
+
+/// What became of a call of which nobody heard what it was granted. This list is closed: the snake case of each is a value of
+/// the metric label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swept {
+    Released,
+    NotGranted,
+    LeftToCaller,
+    Lapsed,
+}
+
+impl Swept {
+    pub(crate) const ALL: [Self; 4] = [Self::Released, Self::NotGranted, Self::LeftToCaller, Self::Lapsed];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::NotGranted => "not_granted",
+            Self::LeftToCaller => "left_to_caller",
+            Self::Lapsed => "lapsed",
         }
     }
 }

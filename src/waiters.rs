@@ -8,33 +8,29 @@ use std::sync::Weak;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    AcquireError, FaultKind, Lease, Tag, attempt,
-    inner::{Errands, ForLock, Inner},
+    AcquireError, FaultKind, Lease, Tag,
+    abandoned::Abandoned,
+    attempt,
+    inner::{Errands, ForLock, Inner, Told},
     lines::{Before, Errand, Settled, Step},
     store::{Ask, Queued},
-    sweeper::Sweeper,
 };
 
 /// Sees to the lines of a process until it is gone.
 pub(crate) async fn keep(inner: Weak<Inner>, mut errands: Errands) {
-    let sweeper = Sweeper::new(inner.clone());
     while let Some(errand) = errands.recv().await {
+        let Some(here) = inner.upgrade() else { return };
         match errand {
             Errand::Opened(tag) => {
                 tokio::spawn(keep_line(inner.clone(), tag));
             }
-            Errand::Stray { answer: Ok(lease), .. } => {
-                tokio::spawn(sweeper.clone().release_stray(lease));
-            }
-            Errand::Stray { ask, answer: Err(AcquireError::Ambiguous { .. }) } => {
-                let Some(inner) = inner.upgrade() else { return };
-                tokio::spawn(sweeper.clone().clear_up(ask, inner.until_all_is_over()));
+            Errand::Stray { answer: Told::Granted(lease), .. } => here.abandon(Abandoned::Granted(lease)),
+            Errand::Stray { ask, answer: Told::Ambiguous } => {
+                here.abandon(Abandoned::Unknown { ask, until: here.until_all_is_over() });
             }
             // Nobody is left to be told.
-            Errand::Stray { .. } => {}
-            Errand::Abandoned { ask, until } => {
-                tokio::spawn(sweeper.clone().clear_up(ask, until));
-            }
+            Errand::Stray { answer: Told::Refused(_), .. } => {}
+            Errand::Abandoned { ask, until } => here.abandon(Abandoned::Unknown { ask, until }),
         }
     }
 }
@@ -64,7 +60,7 @@ async fn look(inner: &Inner, ask: &Ask, before: Option<Before<ForLock>>) -> Sett
     match attempt::queue(inner, ask, token).await {
         Ok(Queued::Granted(lease)) => {
             let (sight, again) = inner.sight(lease.clone().into(), ask.ttl.duration());
-            Settled::Granted { answer: Ok(lease), sight, again }
+            Settled::Granted { answer: Told::Granted(lease), sight, again }
         }
         Ok(Queued::GrantedBefore(lease)) => before_granted(inner, before, lease).await,
         Ok(Queued::AlreadyHeld(lease)) => refused(inner, AcquireError::AlreadyHeld(Box::new(lease))),
@@ -89,17 +85,17 @@ async fn leave(inner: &Inner, before: Before<ForLock>) -> Settled<ForLock> {
 /// Whose time was over was granted the lock in that moment. It gets it, if it is still there.
 async fn before_granted(inner: &Inner, before: Option<Before<ForLock>>, lease: Lease) -> Settled<ForLock> {
     let Some(before) = before.filter(|before| before.is_here) else {
-        return Settled::BeforeGranted(Ok(lease));
+        return Settled::BeforeGranted(Told::Granted(lease));
     };
     match attempt::queue(inner, &before.ask, None).await {
-        Ok(Queued::Granted(lease)) => Settled::BeforeGranted(Ok(lease)),
+        Ok(Queued::Granted(lease)) => Settled::BeforeGranted(Told::Granted(lease)),
         // The grant has run out: it has not got the lock, and stands in the queue once more.
         Ok(_) | Err(_) => ambiguous(inner),
     }
 }
 
 fn refused(inner: &Inner, why: AcquireError) -> Settled<ForLock> {
-    Settled::Refused { answer: Err(why), again: inner.config.wait.poll }
+    Settled::Refused { answer: Told::Refused(why), again: inner.config.wait.poll }
 }
 
 fn ambiguous(inner: &Inner) -> Settled<ForLock> {

@@ -9,12 +9,12 @@ use std::{
 /// The floors, from the ground up; design notes stand in `docs/architecture.md`.
 const FLOORS: &[&[&str]] = &[
     &[
-        "buckets", "endpoint", "error", "event", "fault", "fence", "health", "history", "holder", "lease",
-        "lost", "stats", "sync", "tag", "text", "time", "token", "ttl",
+        "buckets", "claim", "endpoint", "error", "event", "fault", "fence", "health", "history", "holder",
+        "lease", "lost", "stats", "sync", "tag", "text", "time", "token", "ttl",
     ],
     &["meter"],
     &["store"],
-    &["config", "hearing", "inner", "known", "lines", "watch"],
+    &["abandoned", "config", "hearing", "inner", "known", "lines", "watch"],
     &[],
     &["attempt"],
     &["hub", "waiters", "sweeper"],

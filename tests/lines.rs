@@ -111,7 +111,7 @@ impl Process {
         let Some(head) = self.lines.take_head(&(), Instant::now() + LONG, Instant::now()) else {
             if self.store.lock().unwrap().release(token) {
                 yield_now().await;
-                self.lines.granted(&());
+                self.lines.look_now(&());
             }
             return;
         };

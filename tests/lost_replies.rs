@@ -120,9 +120,9 @@ fn assert_lost(fault: &Fault) {
 #[track_caller]
 fn assert_ambiguous(outcome: Result<Lease, AcquireError>) -> Token {
     match outcome {
-        Err(AcquireError::Ambiguous { token, fault }) => {
+        Err(AcquireError::Ambiguous { claim, fault }) => {
             assert_lost(&fault);
-            token
+            claim.into_token()
         }
         other => panic!("no answer was to come: {other:?}"),
     }

@@ -362,10 +362,10 @@ async fn a_day_of_work_tells_no_secret() {
     let contended = locks.acquire(&tag, &stranger).await.unwrap_err();
     assert!(matches!(contended, AcquireError::Contended { .. }), "{contended:?}");
     watch.error(&contended);
+    watch.debug(&locks.acquire(&tag, &worker).token(token).await.unwrap());
     let already = locks.acquire(&tag, &worker).await.unwrap_err();
     assert!(matches!(already, AcquireError::AlreadyHeld(_)), "{already:?}");
     watch.error(&already);
-    watch.debug(&locks.acquire(&tag, &worker).token(token).await.unwrap());
     watch.debug(&locks.extend(&tag, &worker, Ttl::HOUR).await.unwrap());
     let refused = locks.extend(&tag, &stranger, Ttl::HOUR).await.unwrap_err();
     assert!(matches!(refused, ExtendError::NotHolder(_)), "{refused:?}");

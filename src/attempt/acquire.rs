@@ -5,7 +5,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{Call, patience};
 use crate::{
     AcquireError, Fault, FaultKind, Lease, Occupant, Tag, Token,
-    inner::{Inner, Sight},
+    abandoned::Abandoned,
+    inner::{Inner, Sight, Told},
     meter::Operation,
     store::{Acquired, Ask, Queued, Store as _},
 };
@@ -51,9 +52,10 @@ async fn ask_once(
 ) -> Result<Lease, AcquireError> {
     let call = Call::start(inner, Operation::Acquire, deadline);
     let asked = call.started;
-    let claim = Claim { inner, ask: (!is_named).then_some(ask), until: call.deadline };
+    let until = call.deadline;
+    let unanswered = Unanswered { inner, ask: (!is_named).then_some(ask), until };
     let outcome = inner.store.acquire(ask, call.deadline).await;
-    claim.settle();
+    unanswered.settle();
     match call.finish(outcome) {
         Ok(Acquired::Granted(lease)) => {
             inner.known.granted(&lease, asked);
@@ -68,28 +70,31 @@ async fn ask_once(
             inner.meter.contended.add_one();
             Err(AcquireError::Contended { occupant: Box::new(occupant), expires_in })
         }
-        Err(fault) if fault.kind().is_ambiguous() => Err(AcquireError::Ambiguous { token: ask.token, fault }),
+        Err(fault) if fault.kind().is_ambiguous() => {
+            Err(AcquireError::Ambiguous { claim: inner.claim(Arc::new(ask.clone()), is_named, until), fault })
+        }
         Err(fault) => Err(fault.into()),
     }
 }
 
-/// The right to what an acquire may be granted. Dropped before its answer is there, it has that released.
-struct Claim<'a> {
+/// An acquire that is under way. Dropped before its answer is there, it has released what it may be granted.
+struct Unanswered<'a> {
     inner: &'a Inner,
     ask: Option<&'a Ask>,
     until: Instant,
 }
 
-impl Claim<'_> {
+impl Unanswered<'_> {
     fn settle(mut self) {
         self.ask = None;
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(ask) = self.ask {
-            self.inner.lines.abandon(Arc::new(ask.clone()), self.until);
+            let ask = Arc::new(ask.clone());
+            self.inner.abandon(Abandoned::Unknown { ask, until: self.until });
         }
     }
 }
@@ -115,10 +120,9 @@ async fn wait_in_line(
         // It may have been granted in this moment: a call never says that it was not and leaves a lock.
         Err(_elapsed) => match timeout_at(last, seat.answer()).await {
             Ok(answer) => answer,
-            Err(elapsed) => {
+            Err(_elapsed) => {
                 seat.leave_to_caller();
-                let fault = Fault::new(FaultKind::Timeout, elapsed);
-                Some(Err(AcquireError::Ambiguous { token: ask.token, fault }))
+                Some(Told::Ambiguous)
             }
         },
     };
@@ -126,7 +130,12 @@ async fn wait_in_line(
     drop(seat);
     inner.meter.acquire_wait.observe(started.elapsed());
     match (answer, sight) {
-        (Some(answer), _) => answer,
+        (Some(Told::Granted(lease)), _) => Ok(lease),
+        (Some(Told::Refused(error)), _) => Err(error),
+        (Some(Told::Ambiguous), _) => {
+            let claim = inner.claim(ask, is_named, inner.until_all_is_over());
+            Err(AcquireError::Ambiguous { claim, fault: FaultKind::Timeout.into() })
+        }
         (None, Some(sight)) if !sight.is_of(&ask) => Err(AcquireError::Contended {
             occupant: Box::new(Occupant::clone(&sight.occupant)),
             expires_in: sight.ends.saturating_duration_since(Instant::now()),
@@ -157,8 +166,13 @@ pub(crate) async fn queue(inner: &Inner, ask: &Ask, before: Option<Token>) -> Re
 /// The lease that a token was granted by a call of which nobody heard the answer.
 pub(crate) async fn find(inner: &Inner, ask: &Ask) -> Result<Option<Lease>, Fault> {
     let call = Call::start(inner, Operation::Read, None);
+    let asked = call.started;
     let outcome = inner.store.find(&ask.tag, ask.token, call.deadline).await;
-    call.finish(outcome)
+    let found = call.finish(outcome)?;
+    if let Some(lease) = &found {
+        inner.known.granted(lease, asked);
+    }
+    Ok(found)
 }
 
 /// Leaves the store's queue; answers the lease that `token` was granted meanwhile.

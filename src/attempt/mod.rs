@@ -4,15 +4,17 @@
 //! that knows all rooms; the rooms do not know each other.
 
 mod acquire;
+mod acquire_all;
 mod extend;
 mod read;
 mod release;
 
 pub(crate) use self::{
     acquire::{acquire, find, leave, queue},
+    acquire_all::acquire_all,
     extend::extend,
     read::{history, inspect, list, look, probe, walk},
-    release::{force_release, release},
+    release::{force_release, release, sweep},
 };
 
 use std::time::Duration;

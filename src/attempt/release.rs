@@ -4,10 +4,11 @@ use tokio::time::Instant;
 
 use super::Call;
 use crate::{
-    Fault, FaultKind, ForceReleaseError, Occupant, ReleaseError, RequestId, Tag,
-    inner::{ForLock, Inner},
+    Fault, FaultKind, ForceReleaseError, Lease, Occupant, ReleaseError, RequestId, Tag,
+    inner::{ForLock, Inner, Told},
     lines::{HandOver, HandOverEnd},
     meter::Operation,
+    stats::Swept,
     store::{Forced, HandedOver, NotYours, Released, Store as _, Whose},
 };
 
@@ -23,8 +24,10 @@ pub(crate) async fn release(
     let stamped = request.stamped(inner.store.now_micros());
     let asked = call.started;
     let meant = inner.known.giving_back(&whose);
-    let outcome = match inner.lines.take_head(whose.tag, call.deadline, Instant::now()) {
-        Some(head) => Box::pin(hand_over(inner, whose, request, head, call.deadline)).await,
+    // Whoever waits counts on it: what a lost hand-over may do is over after the deadline of the config.
+    let by = call.deadline.min(call.started + inner.config.deadline);
+    let outcome = match inner.lines.take_head(whose.tag, by, Instant::now()) {
+        Some(head) => Box::pin(hand_over(inner, whose, request, head, by)).await,
         None => inner.store.release(whose, request, call.deadline).await,
     };
     match call.finish(outcome) {
@@ -63,7 +66,7 @@ async fn hand_over(
         Ok(HandedOver::Granted { held, lease }) => {
             inner.known.granted(&lease, asked);
             let (sight, again) = inner.sight(lease.clone().into(), head.ask.ttl.duration());
-            head.settle(HandOverEnd::Granted { answer: Ok(lease), sight, again });
+            head.settle(HandOverEnd::Granted { answer: Told::Granted(lease), sight, again });
             Ok(Released::Released { held })
         }
         Ok(HandedOver::Passed { held, occupant, expires_in }) => {
@@ -93,6 +96,28 @@ async fn hand_over(
             });
             Err(fault)
         }
+    }
+}
+
+/// Asks once to end what a call was granted, on behalf of that call, and says what became of it: released, left alone because its
+/// holder relies on it, or lapsed.
+pub(crate) async fn sweep(inner: &Inner, lease: &Lease, request: RequestId) -> Result<Swept, Fault> {
+    let call = Call::start(inner, Operation::Release, None);
+    let Lease { tag, holder, kind, fence, .. } = lease;
+    let meant = inner.known.giving_back(&Whose { tag, holder, kind: *kind, fence: Some(*fence) });
+    let outcome = inner.store.sweep(lease, request, call.deadline).await;
+    match call.finish(outcome)? {
+        Released::Released { .. } => {
+            inner.known.ended(tag, meant);
+            // This process is not in the queue while one of its own has the lock.
+            inner.lines.look_now(tag);
+            Ok(Swept::Released)
+        }
+        Released::Not(NotYours::Occupied(occupant)) if occupant.fence == *fence => {
+            inner.known.keeps(tag, meant);
+            Ok(Swept::LeftToCaller)
+        }
+        Released::Not(_) => Ok(Swept::Lapsed),
     }
 }
 

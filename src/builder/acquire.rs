@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// The longest note, in bytes.
-const MAX_NOTE: usize = 200;
+pub(super) const MAX_NOTE: usize = 200;
 
 /// An acquire that has its options yet to be given; `.await` it.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
 //! Calls with options: builders that are awaited.
 
 mod acquire;
+mod acquire_all;
 mod extend;
 mod release;
 
 use std::pin::Pin;
 
-pub use self::{acquire::Acquire, extend::Extend, release::Release};
+pub use self::{acquire::Acquire, acquire_all::AcquireAll, extend::Extend, release::Release};
 
 /// What awaiting a builder runs.
 type Pending<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;

@@ -143,7 +143,7 @@ impl Switchboard {
 
     fn hear(&mut self, news: News) {
         match news {
-            News::Granted(tag) => self.inner.lines.granted(&tag),
+            News::Granted(tag) => self.inner.lines.look_now(&tag),
             News::Follows(topic) => self.follows(topic),
             News::Said(event) => self.said(event),
         }

@@ -152,8 +152,8 @@ impl<W: Waiting> Lines<W> {
         self.lock().lines.get(key).map(|line| line.bell.clone())
     }
 
-    /// The first of this process in the store's queue was granted the lock, and is to confirm.
-    pub(crate) fn granted(&self, key: &W::Key) {
+    /// The keeper of a line is to look now: the first of this process in the store's queue was granted the lock, or it is free.
+    pub(crate) fn look_now(&self, key: &W::Key) {
         if let Some(line) = self.lock().lines.get_mut(key) {
             line.look_now();
         }
@@ -182,11 +182,6 @@ impl<W: Waiting> Lines<W> {
     /// How many wait, in all lines.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().lines.values().map(Line::len).sum()
-    }
-
-    /// Who asked for this goes away before the answer is there.
-    pub(crate) fn abandon(&self, ask: Arc<W::Ask>, until: Instant) {
-        self.send([Errand::Abandoned { ask, until }]);
     }
 
     fn send(&self, errands: impl IntoIterator<Item = Errand<W>>) {

@@ -1,6 +1,11 @@
 //! The catalogue: every metric of the product as data, the exporter's own included. Each is born here, once.
 
-use crate::{buckets, fault::FaultKind, lost::LostReason, stats::ClosedReason};
+use crate::{
+    buckets,
+    fault::FaultKind,
+    lost::LostReason,
+    stats::{ClosedReason, Swept},
+};
 
 /// One metric: its name and what can be known of it without a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,6 +108,7 @@ const STATE: Label = closed("state", &["active", "idle", "connecting", "draining
 const LIMIT_REASON: Label = closed("reason", &["closed_in_handshake", "max_clients"]);
 const CLOSED_REASON: Label = closed("reason", words!(ClosedReason));
 const LOST_REASON: Label = closed("reason", words!(LostReason));
+const SWEPT: Label = closed("outcome", words!(Swept));
 const FAULT: Label = closed("reason", words!(FaultKind));
 const OP: Label = closed("op", &["acquire", "extend", "release", "read"]);
 const COLLECTOR: Label = open("collector");
@@ -281,6 +287,11 @@ const CATALOGUE: &[Metric] = &[
         "spool_lock_contended_total",
         &[],
         "Looks of acquires that found the lock held by somebody else.",
+    ),
+    counter(
+        "spool_lock_swept_total",
+        &[SWEPT],
+        "Calls of which nobody heard what they were granted, by what became of it.",
     ),
     gauge("spool_lock_waiters", &[], "Calls that wait in line for a lock that somebody else holds."),
     histogram(

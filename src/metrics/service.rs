@@ -127,6 +127,7 @@ impl Entry<'_> {
         self.histogram("spool_lock_held_seconds", &[], &locks.held_seconds);
         self.histogram("spool_lock_extend_margin_seconds", &[], &locks.extend_margin_seconds);
         self.reasons("spool_lock_lost_total", &[], &locks.lost_total);
+        self.reasons("spool_lock_swept_total", &[], &locks.swept_total);
     }
 
     fn operations(&mut self, locks: &LockStats) {

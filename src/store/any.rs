@@ -112,6 +112,10 @@ impl Store for AnyStore {
         either!(self, store => store.leave(tag, token, deadline))
     }
 
+    async fn sweep(&self, lease: &Lease, request: RequestId, deadline: Instant) -> Result<Released, Fault> {
+        either!(self, store => store.sweep(lease, request, deadline))
+    }
+
     async fn find(&self, tag: &Tag, token: Token, deadline: Instant) -> Result<Option<Lease>, Fault> {
         either!(self, store => store.find(tag, token, deadline))
     }

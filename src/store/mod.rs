@@ -191,6 +191,15 @@ pub(crate) trait Store {
         deadline: Instant,
     ) -> impl Future<Output = Result<Released, Fault>> + Send;
 
+    /// Ends a lease as [`release`](Self::release) does, if it is still that of the call that was granted it: nobody relies on it, as
+    /// whoever does who is told that this holder has it, or extends it, and is no guard.
+    fn sweep(
+        &self,
+        lease: &Lease,
+        request: RequestId,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Released, Fault>> + Send;
+
     /// Ends a lease as [`release`](Self::release) does, and grants the lock to `next` in the same step. Where `others_first`
     /// is, and another process stands in the queue, that one gets it, and `next` takes this process's place at the end of the
     /// queue.

@@ -39,6 +39,12 @@ macro_rules! behaviours {
             a_repeated_hand_over_grants_nothing
             only_the_holder_hands_over
             a_forced_release_serves_the_queue
+            what_nobody_relies_on_is_swept
+            what_its_holder_was_told_of_is_not_swept
+            a_guard_is_swept_whoever_asks_for_another
+            what_its_holder_was_told_as_it_was_granted_is_not_swept
+            a_repeated_sweep_is_answered_as_the_first
+            what_is_swept_serves_the_queue
             what_happens_is_said
             each_event_comes_once
             other_tags_are_not_heard
@@ -543,6 +549,88 @@ pub(crate) async fn only_the_holder_hands_over<S: Store>(open: impl AsyncFn(Rule
     let outcome = hand(&a, &lease, &ask("next"), true).await;
     assert!(matches!(outcome, HandedOver::Not(NotYours::Free { last: Some(_) })), "{outcome:?}");
     assert_eq!(holder_id(&a).await, "");
+}
+
+async fn sweep(store: &impl Store, lease: &Lease) -> Released {
+    store.sweep(lease, RequestId::random(), soon()).await.expect("healthy")
+}
+
+pub(crate) async fn what_nobody_relies_on_is_swept<S: Store>(open: impl AsyncFn(Rules) -> S) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    let lease = take(&a, &ask("a")).await;
+    let another = Lease { token: Some(Token::random()), ..lease.clone() };
+    assert!(matches!(sweep(&b, &another).await, Released::Not(_)), "by its token");
+    assert!(matches!(sweep(&b, &lease).await, Released::Released { held: Some(_) }));
+    assert_eq!(holder_id(&a).await, "");
+    assert!(matches!(sweep(&b, &lease).await, Released::Not(_)));
+}
+
+pub(crate) async fn what_its_holder_was_told_of_is_not_swept<S: Store>(open: impl AsyncFn(Rules) -> S) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    for way in 0..4 {
+        let to_a = ask("a");
+        let lease = take(&a, &to_a).await;
+        match way {
+            0 => drop(b.acquire(&ask("a"), soon()).await.expect("healthy")),
+            1 => drop(b.queue(&ask("a"), None, soon()).await.expect("healthy")),
+            2 => drop(b.extend(whose(&lease), Ttl::HOUR, false, soon()).await.expect("healthy")),
+            _ => drop(b.extend(whose(&lease), millis(1000), false, soon()).await.expect("healthy")),
+        }
+        assert!(matches!(sweep(&a, &lease).await, Released::Not(_)), "way {way}");
+        let left = occupant(&a, &tag()).await.expect("it stands");
+        assert!(lasts(&left) > Duration::from_secs(3000), "as long as before: {left:?}");
+        // The call that was granted it finds it as before.
+        let found = a.find(&tag(), to_a.token, soon()).await.expect("healthy").expect("its own");
+        assert_eq!(found.fence, lease.fence);
+        assert!(
+            matches!(a.acquire(&to_a, soon()).await, Ok(Acquired::Granted(adopted)) if adopted.fence == lease.fence)
+        );
+        give(&b, &lease).await;
+    }
+}
+
+pub(crate) async fn a_guard_is_swept_whoever_asks_for_another<S: Store>(open: impl AsyncFn(Rules) -> S) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    let guard = || Ask { kind: LeaseKind::Guard, ..ask("a") };
+    let lease = take(&a, &guard()).await;
+    b.acquire(&guard(), soon()).await.expect("healthy");
+    b.extend(whose(&lease), Ttl::HOUR, false, soon()).await.expect("healthy");
+    assert!(matches!(sweep(&a, &lease).await, Released::Released { .. }));
+}
+
+pub(crate) async fn what_its_holder_was_told_as_it_was_granted_is_not_swept<S: Store>(
+    open: impl AsyncFn(Rules) -> S,
+) {
+    let (a, b, c) = (open(LIVING).await, open(LIVING).await, open(LIVING).await);
+    let to_b = ask("x");
+    unserved(&a, &b, &to_b).await;
+    // Its look grants the lock to the process that came before, which waits for the same holder.
+    let outcome = c.acquire(&ask("x"), soon()).await.expect("healthy");
+    assert!(matches!(outcome, Acquired::AlreadyHeld(_)), "{outcome:?}");
+    let lease = a.find(&tag(), to_b.token, soon()).await.expect("healthy").expect("granted");
+    assert!(matches!(sweep(&b, &lease).await, Released::Not(_)));
+}
+
+pub(crate) async fn a_repeated_sweep_is_answered_as_the_first<S: Store>(open: impl AsyncFn(Rules) -> S) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    let lease = take(&a, &ask("a")).await;
+    stand(&b, &ask("b")).await;
+    let request = RequestId::random();
+    for held in [true, false] {
+        match a.sweep(&lease, request, soon()).await.expect("healthy") {
+            Released::Released { held: seen } => assert_eq!(seen.is_some(), held),
+            other => panic!("it was released: {other:?}"),
+        }
+        assert_eq!(holder_id(&a).await, "b");
+    }
+}
+
+pub(crate) async fn what_is_swept_serves_the_queue<S: Store>(open: impl AsyncFn(Rules) -> S) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    let lease = take(&a, &ask("a")).await;
+    stand(&b, &ask("b")).await;
+    assert!(matches!(sweep(&a, &lease).await, Released::Released { .. }));
+    assert_eq!(holder_id(&a).await, "b");
 }
 
 pub(crate) async fn a_forced_release_serves_the_queue<S: Store>(open: impl AsyncFn(Rules) -> S) {

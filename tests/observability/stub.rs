@@ -148,6 +148,7 @@ impl Page {
             );
         }
         page.add(&format!(r#"spool_lock_lost_total{{{service},reason="expired"}}"#), 0.0);
+        page.add(&format!(r#"spool_lock_swept_total{{{service},outcome="released"}}"#), 0.0);
         page.add(&format!("spool_lock_waiters{{{service}}}"), waiting);
         page.histogram("spool_lock_acquire_wait_seconds", service, ["0.01", "1", "60"], age);
         for name in ["contended", "fencing_rejections", "late", "script_reloads"] {

@@ -151,8 +151,8 @@ async fn turn(locks: &SpoolLocks, registers: &Registers, tag: &Tag, number: usiz
         {
             Ok(lease) => break lease,
             Err(AcquireError::Contended { .. }) => return Ok(faults),
-            Err(AcquireError::Ambiguous { token: same, fault }) => {
-                token = Some(same);
+            Err(AcquireError::Ambiguous { claim, fault }) => {
+                token = Some(claim.into_token());
                 faults += 1;
                 fault_only(Trouble::of(fault.kind()))?;
             }

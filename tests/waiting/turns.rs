@@ -85,9 +85,10 @@ async fn what_was_adopted_after_a_lost_answer_is_not_cleared_up() {
     // From here on nothing that it asks for the tag arrives: not that it confirms, not that it leaves.
     let held = proxy.hold_requests(containing(&format!("{{{TAG}}}:lock")));
     holder.give_back(lease).await.expect("it is held");
-    let Err(AcquireError::Ambiguous { token, .. }) = waiting.await.expect("no panic") else {
+    let Err(AcquireError::Ambiguous { claim, .. }) = waiting.await.expect("no panic") else {
         panic!("it was granted the lock, and nobody told it so")
     };
+    let token = claim.into_token();
     drop(held);
     let adopted = eventually(SOON, async || here.acquire(&tag, &waiter).token(token).await).await;
     let adopted = here.extend(&tag, &waiter, Ttl::HOUR).fence(adopted.fence).await.expect("it is held");

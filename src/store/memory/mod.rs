@@ -27,7 +27,9 @@ use self::{
     queue::Place,
     step::{Entry, Held, Step},
 };
-use super::{Acquired, Ask, Extended, Feed, Forced, HandedOver, Queued, Released, Rules, Seen, Store, Whose};
+use super::{
+    Acquired, Ask, Extended, Feed, Forced, HandedOver, NotYours, Queued, Released, Rules, Seen, Store, Whose,
+};
 use crate::{
     ClosedReason, Event, Fault, Histogram, Lease, Occupant, PoolReport, PoolStats, PoolStatus, RequestId,
     ServerReport, Tag, Token, Ttl, buckets, meter::FaultCounters, time::from_unix_millis,
@@ -169,12 +171,13 @@ impl Store for MemoryStore {
     async fn acquire(&self, ask: &Ask, _: Instant) -> Result<Acquired, Fault> {
         self.step(&ask.tag, |step| {
             step.serve();
-            let Some(Held { lease, until }) = step.entry.held.clone() else {
+            let Some(Held { lease, until, .. }) = step.entry.held.clone() else {
                 return Acquired::Granted(step.grant(ask));
             };
             if lease.token == Some(ask.token) {
                 Acquired::Granted(lease)
             } else if ask.is_by(&lease.holder, lease.kind) {
+                step.rely();
                 Acquired::AlreadyHeld(Lease { token: None, ..lease })
             } else {
                 Acquired::Contended { occupant: lease.into(), expires_in: until - step.now }
@@ -185,7 +188,9 @@ impl Store for MemoryStore {
     async fn extend(&self, whose: Whose<'_>, ttl: Ttl, shorten: bool, _: Instant) -> Result<Extended, Fault> {
         self.step(whose.tag, |step| match step.entry.meant(&whose) {
             Err(not) => Extended::Not(not),
-            Ok(held) => {
+            Ok(mut held) => {
+                held.rely();
+                step.rely();
                 let (mut lease, margin) = (held.lease.clone(), held.until - step.now);
                 if shorten || ttl.duration() >= margin {
                     lease = step.set_ttl(held, ttl);
@@ -196,14 +201,19 @@ impl Store for MemoryStore {
     }
 
     async fn release(&self, whose: Whose<'_>, request: RequestId, _: Instant) -> Result<Released, Fault> {
-        self.step(whose.tag, |step| match step.release(&whose, request) {
-            Err(not) => Released::Not(not),
-            Ok(held) => {
-                if held.is_some() {
-                    step.serve();
-                }
-                Released::Released { held }
+        self.step(whose.tag, |step| step.end(&whose, request))
+    }
+
+    async fn sweep(&self, lease: &Lease, request: RequestId, _: Instant) -> Result<Released, Fault> {
+        let Lease { tag, holder, kind, fence, token, .. } = lease;
+        self.step(tag, |step| match &step.entry.held {
+            Some(held)
+                if (held.lease.token != *token || held.is_relied_on)
+                    && !step.entry.was_released_by(request) =>
+            {
+                Released::Not(NotYours::Occupied(held.lease.clone().into()))
             }
+            _ => step.end(&Whose { tag, holder, kind: *kind, fence: Some(*fence) }, request),
         })
     }
 
@@ -225,7 +235,7 @@ impl Store for MemoryStore {
             if others_first {
                 step.serve();
             }
-            let Some(Held { lease, until }) = step.entry.held.clone() else {
+            let Some(Held { lease, until, .. }) = step.entry.held.clone() else {
                 return HandedOver::Granted { held, lease: step.grant(next) };
             };
             step.entry.queue.put(self.place(next, step.now));
@@ -252,6 +262,7 @@ impl Store for MemoryStore {
                 return Queued::GrantedBefore(held.lease);
             }
             if ask.is_by(&held.lease.holder, held.lease.kind) {
+                step.rely();
                 return Queued::AlreadyHeld(Lease { token: None, ..held.lease });
             }
             step.entry.queue.put(self.place(ask, step.now));

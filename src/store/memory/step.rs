@@ -12,8 +12,8 @@ use super::{
     queue::{Place, Queue},
 };
 use crate::{
-    Event, Fault, FaultKind, Fence, Lease, Occupant, RequestId, Ttl,
-    store::{Ask, NotYours, Whose},
+    Event, Fault, FaultKind, Fence, Lease, LeaseKind, Occupant, RequestId, Ttl,
+    store::{Ask, NotYours, Released, Whose},
 };
 
 /// How many releases of a tag are remembered, as in Redis.
@@ -34,6 +34,16 @@ pub(super) struct Entry {
 pub(super) struct Held {
     pub(super) lease: Lease,
     pub(super) until: Instant,
+    /// Somebody of its holder was told of it besides the call that was granted it.
+    pub(super) is_relied_on: bool,
+}
+
+impl Held {
+    /// Whoever of an identity's holder is told of its lease relies on it from then on. A guard's belongs to the call that was
+    /// granted it.
+    pub(super) fn rely(&mut self) {
+        self.is_relied_on |= self.lease.kind == LeaseKind::Identity;
+    }
 }
 
 impl Entry {
@@ -46,6 +56,10 @@ impl Entry {
 
     pub(super) fn last(&self) -> Option<Fence> {
         Fence::new(self.fence).filter(|fence| fence.get() > 0)
+    }
+
+    pub(super) fn was_released_by(&self, request: RequestId) -> bool {
+        self.requests.contains(&request)
     }
 
     /// The lease that a call means, or why it may not touch it.
@@ -100,7 +114,7 @@ impl<'a> Step<'a> {
         let (fence, since) = (self.fence, self.at);
         let lease = Lease { tag, holder, kind, token: Some(token), fence, since, expires_at, note };
         self.entry.fence = fence.get();
-        self.entry.held = Some(Held { lease: lease.clone(), until });
+        self.entry.held = Some(Held { lease: lease.clone(), until, is_relied_on: false });
         self.say(Event::Taken { occupant: lease.clone().into(), at: self.at });
         lease
     }
@@ -115,13 +129,31 @@ impl<'a> Step<'a> {
         lease
     }
 
+    /// Somebody of its holder is told of the lease that stands.
+    pub(super) fn rely(&mut self) {
+        self.entry.held.iter_mut().for_each(Held::rely);
+    }
+
+    /// Ends the lease that a release means, and serves the queue.
+    pub(super) fn end(&mut self, whose: &Whose<'_>, request: RequestId) -> Released {
+        match self.release(whose, request) {
+            Err(not) => Released::Not(not),
+            Ok(held) => {
+                if held.is_some() {
+                    self.serve();
+                }
+                Released::Released { held }
+            }
+        }
+    }
+
     /// Ends the lease that a release means, and says how long it was held; `None` where this request had ended it before.
     pub(super) fn release(
         &mut self,
         whose: &Whose<'_>,
         request: RequestId,
     ) -> Result<Option<Duration>, NotYours> {
-        if self.entry.requests.contains(&request) {
+        if self.entry.was_released_by(request) {
             return Ok(None);
         }
         let Held { lease, .. } = self.entry.meant(whose)?;

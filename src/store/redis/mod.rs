@@ -242,6 +242,47 @@ impl RedisStore {
     fn occupied(&self, tag: &Tag, answer: &mut Answer) -> Result<NotYours, Fault> {
         Ok(NotYours::Occupied(self.lease(tag, answer)?.0.into()))
     }
+
+    /// Runs a script that ends a lease; `token` is an argument of those that want one.
+    async fn end(
+        &self,
+        script: &Script,
+        whose: Whose<'_>,
+        request: RequestId,
+        token: Option<Token>,
+        deadline: Instant,
+    ) -> Result<Released, Fault> {
+        let token = token.map(Token::text);
+        let name = request.text();
+        let badge = Badge { kind: whose.kind, holder: whose.holder };
+        let mut aim = self.aim(whose, Some(request));
+        loop {
+            let mut answer = self
+                .write(script, Way::Urgent, deadline, |cmd, not_after| {
+                    self.keys(cmd, whose.tag);
+                    cmd.arg(name.as_bytes()).arg(badge);
+                    cmd.arg(Digits(aim.lowest)).arg(Digits(aim.highest)).arg(not_after);
+                    self.told(cmd, whose.tag);
+                    if let Some(token) = &token {
+                        cmd.arg(token.as_bytes());
+                    }
+                })
+                .await?;
+            let not = match answer.code {
+                1 => {
+                    // Absent where this request had released it before.
+                    let held = answer.number().ok().and_then(|since| held(&answer, since));
+                    return Ok(Released::Released { held });
+                }
+                2 => NotYours::Free { last: answer.last()? },
+                3 => self.occupied(whose.tag, &mut answer)?,
+                code => return Err(unknown_code(code)),
+            };
+            if !aim.again(&self.clock, answer.now_micros, &not) {
+                return Ok(Released::Not(not));
+            }
+        }
+    }
 }
 
 impl Store for RedisStore {
@@ -340,32 +381,13 @@ impl Store for RedisStore {
         request: RequestId,
         deadline: Instant,
     ) -> Result<Released, Fault> {
-        let name = request.text();
-        let badge = Badge { kind: whose.kind, holder: whose.holder };
-        let mut aim = self.aim(whose, Some(request));
-        loop {
-            let mut answer = self
-                .write(&script::RELEASE, Way::Urgent, deadline, |cmd, not_after| {
-                    self.keys(cmd, whose.tag);
-                    cmd.arg(name.as_bytes()).arg(badge);
-                    cmd.arg(Digits(aim.lowest)).arg(Digits(aim.highest)).arg(not_after);
-                    self.told(cmd, whose.tag);
-                })
-                .await?;
-            let not = match answer.code {
-                1 => {
-                    // Absent where this request had released it before.
-                    let held = answer.number().ok().and_then(|since| held(&answer, since));
-                    return Ok(Released::Released { held });
-                }
-                2 => NotYours::Free { last: answer.last()? },
-                3 => self.occupied(whose.tag, &mut answer)?,
-                code => return Err(unknown_code(code)),
-            };
-            if !aim.again(&self.clock, answer.now_micros, &not) {
-                return Ok(Released::Not(not));
-            }
-        }
+        self.end(&script::RELEASE, whose, request, None, deadline).await
+    }
+
+    async fn sweep(&self, lease: &Lease, request: RequestId, deadline: Instant) -> Result<Released, Fault> {
+        let Lease { tag, holder, kind, fence, token, .. } = lease;
+        let whose = Whose { tag, holder, kind: *kind, fence: Some(*fence) };
+        self.end(&script::SWEEP, whose, request, *token, deadline).await
     }
 
     async fn hand_over(

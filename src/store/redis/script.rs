@@ -28,6 +28,12 @@ macro_rules! script {
 script!(ACQUIRE, "#!lua", ["common.lua", "tools.lua", "acquire.lua"], 2);
 script!(EXTEND, "#!lua flags=allow-oom", ["common.lua", "extend.lua"], 2);
 script!(RELEASE, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "ending.lua", "release.lua"], 2);
+script!(
+    SWEEP,
+    "#!lua flags=allow-oom",
+    ["common.lua", "tools.lua", "sweep.lua", "ending.lua", "release.lua"],
+    2
+);
 script!(HAND_OVER, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "ending.lua", "hand_over.lua"], 2);
 script!(QUEUE, "#!lua", ["common.lua", "tools.lua", "queue.lua"], 2);
 script!(LEAVE, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "leave.lua"], 2);

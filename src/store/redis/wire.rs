@@ -156,11 +156,12 @@ fn letter(kind: LeaseKind) -> &'static str {
     }
 }
 
-/// Reads `1|token|fence|since ms|kind|holder id|holder name|note`; `None` where it is not a lock of ours.
+/// Reads `1|token|fence|since ms|kind|holder id|holder name|note`, or the same with 2, where its holder relies on it;
+/// `None` where it is not a lock of ours.
 pub(super) fn read_lease(tag: &Tag, value: &[u8], now_micros: u64, pttl: Duration) -> Option<Lease> {
     let value = std::str::from_utf8(value).ok()?;
     let mut fields = value.split('|');
-    if fields.next()? != "1" {
+    if !["1", "2"].contains(&fields.next()?) {
         return None;
     }
     let token = Token::parse(fields.next()?)?;

@@ -11,7 +11,8 @@
 --       3 now pttl value         held: by this token since an earlier try, or by another
 --       4 now                    no fence can be minted: the next would not be an exact number
 --       5 now                    free, but others come first: ask by queue.lua
--- The lock is the string 1|token|fence|since ms|kind|holder id|holder name|note, the fence key the fence, and once there was a
+-- The lock is the string 1|token|fence|since ms|kind|holder id|holder name|note, with 2 in place of 1 where its holder relies on
+-- it (tools.lua), the fence key the fence, and once there was a
 -- release a bar and the requests of the last three with nothing between, written by release.lua and
 -- hand_over.lua. While processes wait
 -- (queue.lua), a plus stands in place of the bar. Times and fences are 16 digits (since 13), so they stand at fixed places and
@@ -39,7 +40,10 @@ end
 
 local tail = fence .. '|' .. sub(now, 1, 13) .. ARGV[2]
 local value = call('SET', KEYS[1], '1|' .. ARGV[1] .. '|' .. tail, 'NX', 'GET', 'PX', ARGV[3])
-if value then return {3, tonumber(now), call('PTTL', KEYS[1]), value} end
+if value then
+  if sub(value, 3, 24) ~= ARGV[1] then tools().rely(value, string.match(ARGV[2], '^|(i|[^|]*|)')) end
+  return {3, tonumber(now), call('PTTL', KEYS[1]), value}
+end
 call('SET', KEYS[2], fence .. requests, 'PX', ARGV[4])
 local said = 't' .. now .. ARGV[3] .. '|' .. tail
 redis.pcall('PUBLISH', ARGV[7], said)

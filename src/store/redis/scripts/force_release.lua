@@ -22,7 +22,7 @@ local pttl = call('PTTL', KEYS[1])
 if is_odd then call('DEL', KEYS[2]) end
 call('DEL', KEYS[1])
 -- Rubbish teaches no fence: the tag would count on from it.
-local fence = string.match(value, '^1|[^|]*|(%d+)|%d+|[ig]|[^|]*|[^|]*|[^|]*$')
+local fence = string.match(value, '^[12]|[^|]*|(%d+)|%d+|[ig]|[^|]*|[^|]*|[^|]*$')
 local said = fence and 'f' .. now .. '0|' .. sub(value, 26) .. ARGV[3]
 local number = tonumber(fence or 0)
 if number < 9007199254740991 and number > (tonumber(last) or 0) then last = string.format('%016.0f', number) end

@@ -18,7 +18,7 @@ local value, kept = call('GET', KEYS[1]), call('GET', KEYS[2])
 -- Whether somebody else than the one who asks has a lease: nobody waits for a lease of their own.
 local badge = string.match(ARGV[2], '^|([^|]*|[^|]*|)')
 local function is_others(lease)
-  return sub(lease, 1, 2) == '1|' and #lease > 56 and sub(lease, 57, 56 + #badge) ~= badge
+  return string.find(lease, '^[12]|') and #lease > 56 and sub(lease, 57, 56 + #badge) ~= badge
 end
 
 if not value then
@@ -27,6 +27,7 @@ if not value then
   if leader and leader ~= process then
     local granted, theirs, left = it.grant(leader, asked, counted, requests)
     if not granted then return {4, tonumber(now)} end
+    it.rely(theirs, string.match(badge, '^i|.*'))
     if process ~= '' and is_others(theirs) then
       it.place(process, ARGV[11], ask)
       it.mark(call('GET', KEYS[2]), theirs)
@@ -59,6 +60,7 @@ if token == ARGV[1] then
 elseif token == ARGV[10] then
   return {2, tonumber(now), pttl, value}
 end
+it.rely(value, string.match(badge, '^i|.*'))
 if process ~= '' and pttl >= 0 and is_others(value) then
   it.place(process, ARGV[11], ask)
   it.mark(kept, value)

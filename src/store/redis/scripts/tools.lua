@@ -18,6 +18,14 @@ local function tools()
     return next > tonumber(now) and string.format('%016.0f', next) or now
   end
 
+  -- Somebody of its holder, whose badge this is, is told of a lease of theirs: from then on they rely on it (2 in place of 1), and
+  -- it is not swept (sweep.lua). No badge: it is a guard's, which belongs to the call that was granted it.
+  function it.rely(value, badge)
+    if badge and sub(value, 1, 2) == '1|' and sub(value, 57, 56 + #badge) == badge then
+      call('SET', KEYS[1], '2' .. sub(value, 2), 'KEEPTTL')
+    end
+  end
+
   -- Says what was done, and keeps it where there is a history.
   function it.say(said, events, kept)
     redis.pcall('PUBLISH', events, said)

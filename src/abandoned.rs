@@ -1,0 +1,24 @@
+//! [`Abandoned`]: what a call may have been granted whose caller does not know of it, or has gone away.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::{Lease, claim::Claimant, store::Ask};
+
+/// Something for the sweeper.
+#[derive(Debug)]
+pub(crate) enum Abandoned {
+    /// It was granted, to somebody who has gone away.
+    Granted(Lease),
+    /// Nobody knows whether it was, and who asked has gone away. From `until` on it is granted nothing.
+    Unknown { ask: Arc<Ask>, until: Instant },
+    /// Nobody knows whether it was; who asked wants to.
+    Claimed {
+        ask: Arc<Ask>,
+        until: Instant,
+        claimant: Claimant,
+        /// The token is its caller's: an earlier call may have been granted the lock, and it is left alone.
+        is_named: bool,
+    },
+}
