@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::{Lease, claim::Claimant, store::Ask};
+use crate::{Lease, claim::Owner, store::Ask};
 
 /// Something for the sweeper.
 #[derive(Debug)]
@@ -14,11 +14,5 @@ pub(crate) enum Abandoned {
     /// Nobody knows whether it was, and who asked has gone away. From `until` on it is granted nothing.
     Unknown { ask: Arc<Ask>, until: Instant },
     /// Nobody knows whether it was; who asked wants to.
-    Claimed {
-        ask: Arc<Ask>,
-        until: Instant,
-        claimant: Claimant,
-        /// The token is its caller's: an earlier call may have been granted the lock, and it is left alone.
-        is_named: bool,
-    },
+    Claimed { ask: Arc<Ask>, until: Instant, owner: Owner },
 }

@@ -1,8 +1,11 @@
 //! [`Claim`]: the right to what a call may have been granted of which no clear answer came.
 
-use std::fmt;
+use std::{fmt, mem, time::Duration};
 
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 
 use crate::{Fault, FaultKind, Lease, Token};
 
@@ -25,9 +28,11 @@ pub struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn new(token: Token) -> (Self, Claimant) {
+    /// A claim and its owner, as the one sees them who finds out. `is_named`: the token is theirs, and what an earlier call was
+    /// granted under it is left alone.
+    pub(crate) fn new(token: Token, is_named: bool) -> (Self, Owner) {
         let (wish, wishes) = oneshot::channel();
-        (Self { token, wish }, Claimant(wishes))
+        (Self { token, wish }, Owner::Silent { wishes, is_named })
     }
 
     /// Waits until it is known whether the lock was granted. It is then the caller's, with what is left of its ttl; `None`: it
@@ -78,17 +83,66 @@ pub(crate) enum Wish {
 /// A lease on its way to the owner of a claim. It is theirs when they have said so: a future may be dropped with the lease in it.
 #[derive(Debug)]
 pub(crate) struct HandedOut {
-    pub(crate) lease: Lease,
-    pub(crate) taken: oneshot::Sender<()>,
+    lease: Lease,
+    taken: oneshot::Sender<()>,
 }
 
-/// The other end of a [`Claim`], at the one who finds out. An error says that the claim was dropped.
+/// Where the owner of a claim stands.
 #[derive(Debug)]
-pub(crate) struct Claimant(pub(crate) oneshot::Receiver<Wish>);
+pub(crate) enum Owner {
+    /// They have the claim, and have not said what they want.
+    Silent { wishes: oneshot::Receiver<Wish>, is_named: bool },
+    /// They wait for what is found.
+    Waits { tell: oneshot::Sender<Option<HandedOut>>, is_named: bool },
+    /// What is found is left alone.
+    LeavesIt,
+    /// What is found is released.
+    Gone,
+}
+
+impl Owner {
+    /// Waits for `pause`, or until they say something.
+    pub(crate) async fn listen(&mut self, pause: Duration) {
+        let Self::Silent { wishes, is_named } = self else { return sleep(pause).await };
+        let Ok(wish) = timeout(pause, wishes).await else { return };
+        *self = match wish {
+            Ok(Wish::Tell(tell)) => Self::Waits { tell, is_named: *is_named },
+            Ok(Wish::Leave) => Self::LeavesIt,
+            Err(_dropped) if *is_named => Self::LeavesIt,
+            Err(_dropped) => Self::Gone,
+        };
+    }
+
+    /// Hands a lease out if they wait for it, and says whether they have taken it before it ended.
+    pub(crate) async fn takes(&mut self, lease: &Lease) -> bool {
+        let (tell, is_named) = match mem::replace(self, Self::Gone) {
+            Self::Waits { tell, is_named } => (tell, is_named),
+            other => {
+                *self = other;
+                return false;
+            }
+        };
+        let (taken, takes) = oneshot::channel();
+        let lasts = lease.expires_at.duration_since(lease.since).unwrap_or_default();
+        let is_taken = tell.send(Some(HandedOut { lease: lease.clone(), taken })).is_ok()
+            && matches!(timeout(lasts, takes).await, Ok(Ok(())));
+        if !is_taken && is_named {
+            *self = Self::LeavesIt;
+        }
+        is_taken
+    }
+
+    /// Nothing was granted that they do not have, and nothing will be.
+    pub(crate) fn hears_of_nothing(self) {
+        if let Self::Waits { tell, .. } = self {
+            let _ = tell.send(None);
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::{Fence, Holder, LeaseKind, Tag};
@@ -106,38 +160,78 @@ mod tests {
         }
     }
 
+    const SOON: Duration = Duration::from_secs(5);
+
     #[tokio::test]
-    async fn what_is_taken_in_time_is_the_owners() {
-        for in_time in [true, false] {
+    async fn what_is_waited_for_is_taken() {
+        for is_named in [true, false] {
             let token = Token::random();
-            let (claim, claimant) = Claim::new(token);
-            let settling = tokio::spawn(claim.settled());
-            let Ok(Wish::Tell(tell)) = claimant.0.await else { panic!("it wants to know") };
-            let (taken, takes) = oneshot::channel();
-            let takes = in_time.then_some(takes);
-            tell.send(Some(HandedOut { lease: lease(token), taken })).unwrap();
-            assert_eq!(settling.await.unwrap().unwrap(), in_time.then(|| lease(token)));
-            if let Some(takes) = takes {
-                takes.await.unwrap();
-            }
+            let (claim, mut owner) = Claim::new(token, is_named);
+            assert!(!owner.takes(&lease(token)).await, "they have not asked for it");
+            let (settled, is_taken) = tokio::join!(claim.settled(), async {
+                owner.listen(SOON).await;
+                owner.takes(&lease(token)).await
+            });
+            assert_eq!(settled.unwrap(), Some(lease(token)));
+            assert!(is_taken);
         }
     }
 
     #[tokio::test]
-    async fn its_end_says_what_became_of_it() {
-        let (claim, claimant) = Claim::new(Token::random());
-        drop(claim);
-        assert!(claimant.0.await.is_err());
+    async fn what_is_not_fetched_is_not_taken() {
+        for is_named in [true, false] {
+            let token = Token::random();
+            let (claim, mut owner) = Claim::new(token, is_named);
+            let mut settling = Box::pin(claim.settled());
+            assert!(timeout(Duration::ZERO, &mut settling).await.is_err());
+            owner.listen(SOON).await;
+            let lease = lease(token);
+            let (is_taken, ()) = tokio::join!(owner.takes(&lease), async { drop(settling) });
+            assert!(!is_taken);
+            assert_eq!(matches!(owner, Owner::LeavesIt), is_named);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_ended_by_then_is_nobodys() {
         let token = Token::random();
-        let (claim, claimant) = Claim::new(token);
-        assert_eq!(claim.into_token(), token);
-        assert!(matches!(claimant.0.await, Ok(Wish::Leave)));
+        let (claim, mut owner) = Claim::new(token, false);
+        let mut settling = Box::pin(claim.settled());
+        assert!(timeout(Duration::ZERO, &mut settling).await.is_err());
+        owner.listen(SOON).await;
+        assert!(!owner.takes(&lease(token)).await, "not in its 60 s");
+        assert_eq!(settling.await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn its_end_says_what_is_to_become_of_it() {
+        for is_named in [true, false] {
+            let token = Token::random();
+            let (claim, mut owner) = Claim::new(token, is_named);
+            drop(claim);
+            owner.listen(SOON).await;
+            assert_eq!(matches!(owner, Owner::LeavesIt), is_named);
+            let (claim, mut owner) = Claim::new(token, is_named);
+            assert_eq!(claim.into_token(), token);
+            owner.listen(SOON).await;
+            assert!(matches!(owner, Owner::LeavesIt));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_too() {
+        let (claim, mut owner) = Claim::new(Token::random(), false);
+        let (settled, ()) = tokio::join!(claim.settled(), async {
+            owner.listen(SOON).await;
+            owner.hears_of_nothing();
+        });
+        assert_eq!(settled.unwrap(), None);
     }
 
     #[tokio::test]
     async fn a_claim_that_nobody_sees_to_says_so() {
-        let (claim, claimant) = Claim::new(Token::random());
-        drop(claimant);
+        let (claim, owner) = Claim::new(Token::random(), false);
+        drop(owner);
         assert_eq!(claim.settled().await.unwrap_err().kind(), FaultKind::Disconnected);
     }
 }

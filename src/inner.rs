@@ -110,8 +110,8 @@ impl Inner {
 
     /// A claim to what `ask` was granted, or is yet to be until then.
     pub(crate) fn claim(&self, ask: Arc<Ask>, is_named: bool, until: Instant) -> Claim {
-        let (claim, claimant) = Claim::new(ask.token);
-        self.abandon(Abandoned::Claimed { ask, until, claimant, is_named });
+        let (claim, owner) = Claim::new(ask.token, is_named);
+        self.abandon(Abandoned::Claimed { ask, until, owner });
         claim
     }
 

@@ -1,7 +1,6 @@
 //! [`Sweeper`]: finds out what was granted to those who did not hear of it or have gone away, and releases it.
 
 use std::{
-    mem,
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -10,17 +9,12 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::{Instant, sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep},
 };
 
 use crate::{
-    Fence, Lease, RequestId,
-    abandoned::Abandoned,
-    attempt,
-    claim::{Claimant, HandedOut, Wish},
-    inner::Inner,
-    stats::Swept,
+    Fence, Lease, RequestId, abandoned::Abandoned, attempt, claim::Owner, inner::Inner, stats::Swept,
     store::Ask,
 };
 
@@ -55,75 +49,10 @@ pub(crate) async fn keep(inner: Weak<Inner>, mut abandoned: mpsc::UnboundedRecei
                     sweeper.count(outcome);
                 }
                 Abandoned::Unknown { ask, until } => sweeper.find_out(&ask, until, Owner::Gone).await,
-                Abandoned::Claimed { ask, until, claimant, is_named } => {
-                    sweeper.find_out(&ask, until, Owner::Silent(claimant, is_named)).await;
-                }
+                Abandoned::Claimed { ask, until, owner } => sweeper.find_out(&ask, until, owner).await,
             }
         });
     }
-}
-
-/// Where the owner of a claim stands; whether the call had named its token.
-enum Owner {
-    /// They have not said anything yet.
-    Silent(Claimant, bool),
-    /// They wait for what is found.
-    Wants(oneshot::Sender<Option<HandedOut>>, bool),
-    LeaveIt,
-    /// What is found is released.
-    Gone,
-}
-
-impl Owner {
-    fn listen(&mut self) {
-        if let Self::Silent(claimant, is_named) = self {
-            let is_named = *is_named;
-            match claimant.0.try_recv() {
-                Ok(wish) => self.hear(Ok(wish), is_named),
-                Err(oneshot::error::TryRecvError::Closed) => self.hear(Err(()), is_named),
-                Err(oneshot::error::TryRecvError::Empty) => {}
-            }
-        }
-    }
-
-    fn hear(&mut self, wish: Result<Wish, ()>, is_named: bool) {
-        *self = match wish {
-            Ok(Wish::Tell(tell)) => Self::Wants(tell, is_named),
-            Ok(Wish::Leave) => Self::LeaveIt,
-            Err(()) if is_named => Self::LeaveIt,
-            Err(()) => Self::Gone,
-        };
-    }
-
-    /// Waits until they say something.
-    async fn hear_out(&mut self) {
-        if let Self::Silent(claimant, is_named) = self {
-            let is_named = *is_named;
-            let wish = (&mut claimant.0).await;
-            self.hear(wish.map_err(drop), is_named);
-        }
-    }
-
-    /// Sleeps, unless they say something.
-    async fn sleep(&mut self, pause: Duration) {
-        match self {
-            Self::Silent(claimant, is_named) => {
-                let is_named = *is_named;
-                if let Ok(wish) = timeout(pause, &mut claimant.0).await {
-                    self.hear(wish.map_err(drop), is_named);
-                }
-            }
-            _ => sleep(pause).await,
-        }
-    }
-}
-
-/// Hands a lease out to who waits for it, and says whether it was taken before it ended.
-async fn hand_out(tell: oneshot::Sender<Option<HandedOut>>, lease: &Lease) -> bool {
-    let (taken, takes) = oneshot::channel();
-    let lasts = lease.expires_at.duration_since(lease.since).unwrap_or_default();
-    tell.send(Some(HandedOut { lease: lease.clone(), taken })).is_ok()
-        && matches!(timeout(lasts, takes).await, Ok(Ok(())))
 }
 
 /// One that is counted among those who wait to be swept.
@@ -158,54 +87,36 @@ impl Sweeper {
         let mut pause = SHORTEST_PAUSE;
         let mut outcome = Swept::NotGranted;
         let mut given: Option<Fence> = None;
-        loop {
-            owner.listen();
-            if matches!(owner, Owner::LeaveIt) {
-                return self.count(Swept::LeftToCaller);
-            }
+        while !matches!(owner, Owner::LeavesIt) {
             let (asked, found) = {
                 let Some((inner, _permit)) = self.permit().await else { return };
                 (Instant::now(), attempt::find(&inner, ask).await)
             };
-            let is_over = match &found {
-                Ok(_) => asked >= until,
-                // Whoever was granted it would have it for its ttl.
-                Err(_) => asked >= until + ask.ttl.duration(),
-            };
-            let is_nothing = !matches!(found, Ok(Some(_)));
-            match found {
-                Ok(Some(lease)) if given == Some(lease.fence) => {}
-                Ok(Some(lease)) => match mem::replace(&mut owner, Owner::Gone) {
-                    Owner::Silent(claimant, is_named) => owner = Owner::Silent(claimant, is_named),
-                    Owner::Wants(tell, is_named) => {
-                        if hand_out(tell, &lease).await {
-                            (given, outcome) = (Some(lease.fence), Swept::LeftToCaller);
-                        } else if is_named {
-                            return self.count(Swept::LeftToCaller);
-                        } else {
-                            outcome = self.release(&lease).await;
-                        }
+            // Where Redis cannot be asked: whoever was granted it would have it for its ttl.
+            let end = if found.is_ok() { until } else { until + ask.ttl.duration() };
+            let is_over = asked >= end;
+            match &found {
+                Ok(Some(lease)) if given == Some(lease.fence) || matches!(owner, Owner::Silent { .. }) => {}
+                Ok(Some(lease)) => {
+                    if owner.takes(lease).await {
+                        given = Some(lease.fence);
+                        outcome = Swept::LeftToCaller;
+                    } else if matches!(owner, Owner::Gone) {
+                        outcome = self.release(lease).await;
                     }
-                    Owner::Gone | Owner::LeaveIt => outcome = self.release(&lease).await,
-                },
+                }
                 Err(_) if is_over && given.is_none() => outcome = Swept::Lapsed,
                 _ => {}
             }
-            if is_over && !matches!(owner, Owner::Silent(..)) {
-                if let Owner::Wants(tell, _) = owner {
-                    let _ = tell.send(None);
-                }
+            if is_over && !matches!(owner, Owner::Silent { .. } | Owner::LeavesIt) {
+                owner.hears_of_nothing();
                 return self.count(outcome);
             }
-            if is_over && is_nothing {
-                // Nothing will come: what is left is to say so.
-                owner.hear_out().await;
-                continue;
-            }
             let left = until.saturating_duration_since(Instant::now());
-            owner.sleep(if left.is_zero() { pause } else { pause.min(left) }).await;
+            owner.listen(if left.is_zero() { pause } else { pause.min(left) }).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
+        self.count(Swept::LeftToCaller);
     }
 
     /// Releases what was granted to somebody who has gone away, and so hands it on to the next; but not where somebody else was
