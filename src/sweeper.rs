@@ -152,3 +152,89 @@ impl Sweeper {
         Some((self.inner.upgrade()?, permit))
     }
 }
+
+#[cfg(feature = "memory")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Config, Holder, LeaseKind, Tag, Token, Ttl,
+        inner::Mailboxes,
+        store::{Acquired, Seen, Store as _},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ask() -> Arc<Ask> {
+        Arc::new(Ask {
+            tag: Tag::new("TEST-02").unwrap(),
+            holder: Holder::new("93", "").unwrap(),
+            kind: LeaseKind::Identity,
+            token: Token::random(),
+            ttl: Ttl::HOUR,
+            note: String::new(),
+        })
+    }
+
+    async fn process() -> Arc<Inner> {
+        let (inner, Mailboxes { abandoned, .. }) =
+            Inner::connect(Config::new("memory://").unwrap()).await.unwrap();
+        let inner = Arc::new(inner);
+        tokio::spawn(keep(Arc::downgrade(&inner), abandoned));
+        inner
+    }
+
+    async fn grant(inner: &Inner, ask: &Ask) {
+        let outcome = inner.store.acquire(ask, Instant::now() + SECOND).await.unwrap();
+        assert!(matches!(outcome, Acquired::Granted(_)), "{outcome:?}");
+    }
+
+    async fn is_free(inner: &Inner, ask: &Ask) -> bool {
+        matches!(inner.store.inspect(&ask.tag, Instant::now() + SECOND).await.unwrap(), Seen::Free { .. })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_until_its_time_is_over_is_released_each_time() {
+        let (inner, ask) = (process().await, ask());
+        let until = Instant::now() + 8 * SECOND;
+        inner.abandon(Abandoned::Unknown { ask: ask.clone(), until });
+        // It is looked for at 0, 0.25, 0.75, 1.75, 3.75, 7.75 and 8 s.
+        for seen_after in [1, 5] {
+            sleep(SECOND).await;
+            grant(&inner, &ask).await;
+            sleep(seen_after * SECOND).await;
+            assert!(is_free(&inner, &ask).await);
+        }
+        sleep(SECOND).await;
+        assert_eq!(inner.stats().locks.swept_total["released"], 1, "one call");
+        grant(&inner, &ask).await;
+        sleep(60 * SECOND).await;
+        assert!(!is_free(&inner, &ask).await, "nobody looks any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_its_owner_has_taken_stays_and_what_comes_after_it_does_not() {
+        let (inner, ask) = (process().await, ask());
+        grant(&inner, &ask).await;
+        let claim = inner.claim(ask.clone(), false, Instant::now() + 8 * SECOND);
+        let lease = claim.settled().await.unwrap().expect("it was granted");
+        sleep(2 * SECOND).await;
+        assert!(!is_free(&inner, &ask).await);
+        assert_eq!(attempt::sweep(&inner, &lease, RequestId::random()).await.unwrap(), Swept::Released);
+        grant(&inner, &ask).await;
+        sleep(8 * SECOND).await;
+        assert!(is_free(&inner, &ask).await, "granted once more by a call that came late");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_not_more_than_can_be_seen_to() {
+        let inner = process().await;
+        let until = Instant::now() + SECOND;
+        for _ in 0..MOST + 5 {
+            inner.abandon(Abandoned::Unknown { ask: ask(), until });
+        }
+        sleep(60 * SECOND).await;
+        let swept = inner.stats().locks.swept_total;
+        assert_eq!((swept["lapsed"], swept["not_granted"]), (5, MOST as u64));
+    }
+}
