@@ -185,9 +185,7 @@ async fn turn(locks: &SpoolLocks, registers: &Registers, tag: &Tag, number: usiz
             }
             // It was applied, and three others have released the tag since: it is forgotten. The third may not know yet that it was
             // granted the tag.
-            Err(ReleaseError::NotHeld { .. } | ReleaseError::NotHolder(_))
-                if faults > tried && register().grants >= before + 2 =>
-            {
+            Err(ReleaseError::NotHeld { .. }) if faults > tried && register().grants >= before + 2 => {
                 return Ok(faults);
             }
             Err(error) => return Err(Trouble::Wrong(format!("{error:?}"))),
