@@ -1,10 +1,12 @@
-//! Acquires of which nobody hears what they were granted: what becomes of it, and of those who come after.
+//! Calls of which nobody hears what they did: what becomes of what an acquire was granted, and of those who come after.
 
+#[path = "claims/repeats.rs"]
+mod repeats;
 mod support;
 
 use std::{collections::HashMap, time::Duration};
 
-use spool_lock::{AcquireError, Claim, Config, Event, Fence, Holder, Lease, SpoolLocks, Tag, Watch};
+use spool_lock::{AcquireError, Claim, Config, Event, Fence, Holder, Lease, SpoolLocks, Tag, Ttl, Watch};
 use support::{
     FaultProxy, RedisServer, eventually,
     proxy::{LostReply, containing},
@@ -31,10 +33,16 @@ struct Net {
     near: SpoolLocks,
     /// Hears all that happens, by the good line.
     watch: Watch,
+    /// Those of ours that the server had when nothing had happened yet.
+    connections: usize,
 }
 
 impl Net {
     async fn new() -> Self {
+        Self::tuned(|_| {}).await
+    }
+
+    async fn tuned(tune: impl FnOnce(&mut Config)) -> Self {
         let server = RedisServer::start();
         let proxy = FaultProxy::before(&server);
         let mut config = Config::new(&proxy.url()).expect("an address");
@@ -42,15 +50,19 @@ impl Net {
         config.deadline = Duration::from_secs(2);
         // All may be under way at once.
         (config.pool.depth, config.pool.max_waiters) = (32, 400);
+        config.pool.idle_timeout = DEADLINE;
+        tune(&mut config);
         let far = SpoolLocks::connect(config.clone()).await.expect("healthy");
         config.url = Config::new(&server.url()).expect("an address").url;
         let near = SpoolLocks::connect(config).await.expect("healthy");
         // From here on the server knows the scripts, and a lost request is not one for their text.
         let warm = Tag::new("warm").expect("a tag");
         let lease = near.acquire(&warm, &worker()).await.expect("it is free");
+        near.extend(&warm, &worker(), Ttl::HOUR).await.expect("it is held");
         near.release_lease(&lease).await.expect("it is held");
         let watch = near.watch().await.expect("healthy");
-        Self { server, proxy, far, near, watch }
+        let connections = connections(&server);
+        Self { server, proxy, far, near, watch, connections }
     }
 
     /// Lets all calls go at once, and says how many were not clearly answered; their claims are dropped.
@@ -94,12 +106,26 @@ impl Net {
             let kept: String = self.server.query(&["GET", &format!("spool:{{{tag}}}:fence")]);
             assert!(kept.starts_with(&fence.to_string()), "the fence of {tag} moved once: {kept}");
         }
+        self.connections_are_as_before().await;
         taken
+    }
+
+    async fn connections_are_as_before(&self) {
+        eventually(SWEPT, async || match connections(&self.server) {
+            count if count == self.connections => Ok(()),
+            count => Err(format!("{count} connections in place of {}", self.connections)),
+        })
+        .await;
     }
 
     fn swept(&self, outcome: &str) -> u64 {
         self.far.stats().locks.swept_total[outcome]
     }
+}
+
+/// How many of ours the server has.
+fn connections(server: &RedisServer) -> usize {
+    server.clients().iter().filter(|client| client["name"].starts_with("spool-lock:")).count()
 }
 
 fn tag(number: usize) -> Tag {
@@ -272,7 +298,7 @@ async fn a_claim_whose_token_was_taken_is_left_alone() {
 
 #[tokio::test]
 async fn a_claim_outlives_the_locks_and_says_so() {
-    let Net { server: _server, proxy, far, near: _near, watch: _watch } = Net::new().await;
+    let Net { server: _server, proxy, far, near: _near, watch: _watch, .. } = Net::new().await;
     proxy.blackhole();
     let (tag, worker) = (tag(0), worker());
     let outcome = far.acquire(&tag, &worker).note(TAKE).deadline(DEADLINE).await;
