@@ -16,8 +16,10 @@ use proptest::{
 };
 use serde_json::Value;
 use spool_lock::{
-    Acquire, AcquireError, Config, ConnectionState, Extend, Fault, Fence, Health, HealthStatus, Holder,
-    Lease, Occupant, PoolReport, Reading, Release, RequestId, Snapshot, SpoolLocks, Stats, Tag, Token, Ttl,
+    Acquire, AcquireAll, AcquireAllError, AcquireError, Claim, Config, ConfigError, ConnectError,
+    ConnectionState, Event, Extend, ExtendError, Fault, Fence, ForceReleaseError, Health, HealthStatus,
+    Holder, Lease, Occupant, PastLease, PoolReport, ReadError, Reading, Release, ReleaseError, RequestId,
+    Snapshot, SpoolLocks, Stats, Tag, Token, Ttl, Watch,
 };
 use support::RedisServer;
 
@@ -209,28 +211,39 @@ fn futures_are_send_and_types_are_shared() {
     fn send<T: Send>(_: T) {}
     fn shared<T: Send + Sync + 'static>() {}
     shared::<SpoolLocks>();
-    shared::<Config>();
-    shared::<(Tag, Holder, Lease, Occupant, Ttl, Token, RequestId, Fence)>();
+    shared::<(Config, Claim, Watch, Event)>();
+    shared::<(Tag, Holder, Lease, Occupant, PastLease, Ttl, Token, RequestId, Fence)>();
     shared::<(Stats, Snapshot, Health, PoolReport, Reading<Option<Occupant>>)>();
-    shared::<(Fault, AcquireError, spool_lock::ExtendError, spool_lock::ReleaseError)>();
-    shared::<(spool_lock::ForceReleaseError, spool_lock::ReadError, spool_lock::ConnectError)>();
-    shared::<spool_lock::ConfigError>();
+    shared::<(Fault, AcquireError, AcquireAllError, ExtendError, ReleaseError)>();
+    shared::<(ForceReleaseError, ReadError, ConnectError, ConfigError)>();
 
-    send(SpoolLocks::connect(Config::default()));
     // Never run: the compiler is what is asked.
-    let _ = |locks: &SpoolLocks, lease: &Lease| {
+    let _ = |locks: &'static SpoolLocks, lease: &'static Lease, claim: Claim, watch: &'static mut Watch| {
         let (tag, holder) = (&lease.tag, &lease.holder);
         let acquire: Acquire<'_> = locks.acquire(tag, holder);
+        let acquire_all: AcquireAll<'_> = locks.acquire_all(&[], holder);
         let extend: Extend<'_> = locks.extend(tag, holder, Ttl::HOUR);
         let release: Release<'_> = locks.release_lease(lease);
         send(acquire.into_future());
+        send(acquire_all.into_future());
         send(extend.into_future());
         send(release.into_future());
+        // The builders too, before they are awaited.
         send(locks.acquire(tag, holder));
+        send(locks.acquire_all(&[], holder));
+        send(locks.extend(tag, holder, Ttl::HOUR));
+        send(locks.release(tag, holder));
+        send(locks.release_lease(lease));
+        send(SpoolLocks::connect(Config::default()));
+        send(locks.force_release(tag, "", ""));
         send(locks.inspect(tag));
         send(locks.list());
-        send(locks.force_release(tag, "", ""));
+        send(locks.history(tag));
+        send(locks.watch());
+        send(locks.watch_tag(tag));
         send(locks.health());
+        send(claim.settled());
+        send(watch.next());
     };
 }
 
