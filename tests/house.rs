@@ -39,11 +39,16 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The text of a file without its unit tests.
+fn text(path: &Path) -> String {
+    let mut text = fs::read_to_string(path).expect("a source file");
+    text.truncate(text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len()));
+    text
+}
+
 /// The code of a file: no comments, no unit tests.
 fn code(path: &Path) -> String {
-    let text = fs::read_to_string(path).expect("a source file");
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    text(path).lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 /// The room that a file belongs to: the first module of its path; none for `lib.rs`.
@@ -168,6 +173,130 @@ fn only_the_cellar_names_the_client_library() {
             });
             assert!(!named || allowed.contains(&room), "{} names {library}", path.display());
         }
+    }
+}
+
+/// A public function that is awaited, or whose answer is.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    docs: Vec<String>,
+    is_fallible: bool,
+}
+
+/// What a signature returns: what follows the arrow that stands in no bracket.
+fn returned(signature: &str) -> &str {
+    let (mut depth, mut before) = (0, ' ');
+    for (at, c) in signature.char_indices() {
+        match c {
+            '>' if before == '-' && depth == 0 => return signature[at + 1..].trim(),
+            '>' if before == '-' => {}
+            '(' | '[' | '<' => depth += 1,
+            ')' | ']' | '>' => depth -= 1,
+            _ => {}
+        }
+        before = c;
+    }
+    ""
+}
+
+/// The types that can be awaited: calls with options, and futures.
+fn awaited_types(folders: &[PathBuf]) -> BTreeSet<String> {
+    let code: Vec<_> = folders.iter().flat_map(|folder| sources(folder)).map(|path| code(&path)).collect();
+    let names = code.iter().flat_map(|code| code.split("Future for ").skip(1));
+    names.map(|rest| heads(rest).remove(0)).collect()
+}
+
+/// The public calls of a file. What is `pub` can be reached from outside; a lint sees to that.
+fn calls(path: &Path, awaited: &BTreeSet<String>) -> Vec<Call> {
+    let text = text(path);
+    let (mut calls, mut docs) = (Vec::new(), Vec::new());
+    let mut lines = text.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if let Some(doc) = line.strip_prefix("///") {
+            docs.push(doc.trim().to_owned());
+        } else if line.starts_with("#[") {
+            // Of several lines: to its end.
+            let mut end = line;
+            while !end.ends_with(']') {
+                end = lines.next().expect("an attribute ends");
+            }
+        } else {
+            let docs = std::mem::take(&mut docs);
+            let Some((front, rest)) = line.split_once("fn ").filter(|_| line.starts_with("pub ")) else {
+                continue;
+            };
+            let mut signature = rest.to_owned();
+            while !signature.contains(['{', ';']) {
+                signature.push(' ');
+                signature.push_str(lines.next().expect("a signature ends"));
+            }
+            let answer = returned(signature.split(['{', ';']).next().unwrap_or_default());
+            let answer = answer.split(" where ").next().unwrap_or_default();
+            let head = answer.split('<').next().unwrap_or_default();
+            let head = head.rsplit("::").next().unwrap_or_default();
+            let is_builder = awaited.contains(head) || answer.contains("Future");
+            if is_builder || front.contains("async ") {
+                let name = heads(&signature).remove(0);
+                let is_fallible = is_builder || head == "Result";
+                calls.push(Call { name, docs, is_fallible });
+            }
+        }
+    }
+    calls
+}
+
+/// Whoever waits for something asks two questions: how does it fail, and what is left behind when nobody waits any more?
+#[test]
+fn every_public_call_says_how_it_fails_and_what_a_drop_leaves() {
+    let folders = [root().join("src"), root().join("exporter/src")];
+    let awaited = awaited_types(&folders);
+    for builder in ["Acquire", "AcquireAll", "Extend", "Release"] {
+        assert!(awaited.contains(builder), "the reader of the sources sees {builder}: {awaited:?}");
+    }
+    let (mut seen, mut missing) = (BTreeSet::new(), Vec::new());
+    for path in folders.iter().flat_map(|folder| sources(folder)) {
+        for Call { name, docs, is_fallible } in calls(&path, &awaited) {
+            // A heading says something when a line of text follows it.
+            let says = |heading: &str| {
+                let at = docs.iter().position(|line| line == heading)?;
+                docs.get(at + 1).filter(|line| !line.is_empty() && !line.starts_with('#'))?;
+                Some(at)
+            };
+            let (errors, cancel_safety) = (says("# Errors"), says("# Cancel safety"));
+            let place = format!("{name} in {}", path.display());
+            if is_fallible && errors.is_none() {
+                missing.push(format!("{place}: # Errors"));
+            }
+            if cancel_safety.is_none() {
+                missing.push(format!("{place}: # Cancel safety"));
+            }
+            if errors.zip(cancel_safety).is_some_and(|(errors, cancel_safety)| errors > cancel_safety) {
+                missing.push(format!("{place}: # Errors before # Cancel safety"));
+            }
+            seen.insert(name);
+        }
+    }
+    assert!(missing.is_empty(), "missing: {missing:#?}");
+    for name in ["connect", "acquire", "release_lease", "force_release", "settled", "next", "serve"] {
+        assert!(seen.contains(name), "the reader of the sources sees {name}: {seen:?}");
+    }
+}
+
+/// `futures_are_send_and_types_are_shared` asks the compiler; here it is asked for each of them.
+#[test]
+fn every_public_future_is_asked_to_be_send() {
+    let folder = root().join("src");
+    let awaited = awaited_types(std::slice::from_ref(&folder));
+    let words = text(&root().join("tests/words.rs"));
+    let asked = words.split("fn futures_are_send").nth(1).and_then(|rest| rest.split("\n}\n").next());
+    let asked = asked.expect("the test is there");
+    for call in sources(&folder).iter().flat_map(|path| calls(path, &awaited)) {
+        let is_named = |line: &str| {
+            ['.', ':', '('].iter().any(|before| line.contains(&format!("{before}{}(", call.name)))
+        };
+        let is_asked = asked.lines().any(|line| line.trim().starts_with("send(") && is_named(line));
+        assert!(is_asked, "tests/words.rs does not ask whether the future of {} is Send", call.name);
     }
 }
 
