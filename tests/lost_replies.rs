@@ -247,6 +247,34 @@ async fn a_release_whose_reply_was_lost_is_reported_released() {
     }
 }
 
+/// A repeat that had waited for a new connection was answered `NotHeld` under load: four others had released the tag meanwhile.
+#[tokio::test]
+async fn a_release_is_forgotten_by_the_third_grant_since_and_its_repeat_spares_that() {
+    let (net, stranger) = (Net::new().await, stranger());
+    net.far.acquire(&net.tag, &net.worker).await.unwrap();
+    net.proxy.drop_replies(1, LostReply::DropThenClose, named("EVALSHA"));
+    let lost = net.far.release(&net.tag, &net.worker).deadline(SHORT).await;
+    let request = assert_release_ambiguous(lost);
+    let repeat = async || net.far.release(&net.tag, &net.worker).request(request).await;
+    for _ in 0..2 {
+        let theirs = net.near.acquire(&net.tag, &stranger).await.unwrap();
+        repeat().await.unwrap();
+        net.near.release_lease(&theirs).await.unwrap();
+        repeat().await.unwrap();
+    }
+
+    let third = net.near.acquire(&net.tag, &net.worker).await.unwrap();
+    match repeat().await {
+        Err(ReleaseError::NotHolder(occupant)) => assert_eq!(occupant.fence, third.fence),
+        other => panic!("{other:?}"),
+    }
+    net.near.release_lease(&third).await.expect("the repeat has ended nothing");
+    match repeat().await {
+        Err(ReleaseError::NotHeld { last }) => assert_eq!(last, Some(third.fence)),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_release_that_never_arrived_is_applied_by_its_repeat() {
     let net = Net::new().await;
