@@ -80,7 +80,8 @@ pub enum ReleaseError {
     },
     /// No answer came, or none that is understood, and the release may have been applied. Ask again with
     /// [`request`](crate::Release::request): a release that was applied is then answered as released, whoever holds the tag
-    /// by now.
+    /// by now. When the tag has been granted three times since, the store may have forgotten it: then the answer is
+    /// [`NotHolder`](Self::NotHolder) or [`NotHeld`](Self::NotHeld), and the lease has ended all the same.
     #[error("the lock may have been released, no clear answer came")]
     Ambiguous {
         /// The name of this call.

@@ -46,9 +46,10 @@ impl fmt::Debug for Token {
 
 /// The name of one release call, the same through all its repeats: 54 random bits.
 ///
-/// Redis remembers the last 3 of them for each tag, so that a repeated release is answered as the first one was. The one that
-/// an [`Ambiguous`](crate::ReleaseError::Ambiguous) release brings also says when the call was made: its repeat ends no lease
-/// that was granted since.
+/// Redis remembers the last 3 of them for each tag, or the last 2 while it is held, so that a repeated release is answered as the
+/// first one was until the tag has been granted three times since. The one that an
+/// [`Ambiguous`](crate::ReleaseError::Ambiguous) release brings also says when the call was made: its repeat ends no lease that
+/// was granted since.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestId {
     id: u64,

@@ -32,7 +32,7 @@ impl<'a> Release<'a> {
     }
 
     /// Repeats the call that failed as [`ReleaseError::Ambiguous`] with this request id: if it was applied then, it is
-    /// answered as released now.
+    /// answered as released now, until the tag has been granted three times since.
     pub fn request(mut self, request: RequestId) -> Self {
         self.request = Some(request);
         self
