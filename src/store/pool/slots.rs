@@ -12,10 +12,13 @@
 //!   one where there is no lane. It is ended where it has the only one that the server can spare, and together with the lanes
 //!   whose server has become a replica.
 
+mod lane;
+
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
+use self::lane::{Lane, State};
 use super::{
     PoolConfig,
     growth::Growth,
@@ -23,8 +26,6 @@ use super::{
 };
 use crate::{ClosedReason, FaultKind};
 
-/// A lane whose oldest operation is older than this takes no new one.
-const STALLED: Duration = Duration::from_secs(1);
 /// A lane younger than this is not evicted for being a replica's.
 const REPLICA_SPARED: Duration = Duration::from_secs(1);
 
@@ -100,42 +101,6 @@ impl<C, P> Work<C, P> {
             closed: Vec::new(),
             feed_ends: None,
         }
-    }
-}
-
-struct Lane<C> {
-    id: LaneId,
-    connection: C,
-    /// When the operations in flight were started; replies come in the order of the requests, so the front is the oldest.
-    started: VecDeque<Instant>,
-    opened_at: Instant,
-    /// When the last operation ended, or the lane was opened.
-    idle_since: Instant,
-    /// When it was last known to answer.
-    proven_at: Instant,
-    state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    /// Is being emptied for an operation that wants a lane alone, and takes no other.
-    Reserved,
-    /// Carries one operation alone.
-    Alone,
-    Testing,
-    Evicted,
-}
-
-impl<C> Lane<C> {
-    fn has_room(&self, now: Instant, depth: usize) -> bool {
-        let stalled =
-            self.started.front().is_some_and(|&oldest| now.saturating_duration_since(oldest) > STALLED);
-        self.state == State::Open && self.started.len() < depth && !stalled
-    }
-
-    fn is_idle(&self) -> bool {
-        self.started.is_empty()
     }
 }
 
