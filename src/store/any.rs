@@ -138,6 +138,14 @@ impl Store for AnyStore {
         either!(self, store => store.history(tag, deadline))
     }
 
+    fn expect_renewals(&self, are_expected: bool) {
+        match self {
+            Self::Redis(store) => store.expect_renewals(are_expected),
+            #[cfg(feature = "memory")]
+            Self::Memory(store) => store.expect_renewals(are_expected),
+        }
+    }
+
     async fn feed(&self, deadline: Instant) -> Result<Feed, Fault> {
         either!(self, store => store.feed(deadline))
     }

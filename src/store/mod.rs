@@ -260,6 +260,10 @@ pub(crate) trait Store {
     fn history(&self, tag: &Tag, deadline: Instant)
     -> impl Future<Output = Result<Vec<Event>, Fault>> + Send;
 
+    /// Says whether somebody relies on extends and releases that come in time: they then wait behind nothing else.
+    #[allow(dead_code, reason = "no guard calls it yet; an `expect` of a trait's method is never fulfilled")]
+    fn expect_renewals(&self, are_expected: bool);
+
     /// Opens the feed of this process, which brings nothing yet.
     fn feed(&self, deadline: Instant) -> impl Future<Output = Result<Feed, Fault>> + Send;
 

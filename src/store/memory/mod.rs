@@ -306,6 +306,9 @@ impl Store for MemoryStore {
         self.step(tag, |step| step.entry.history.iter().map(|(_, event)| event.clone()).collect())
     }
 
+    /// Nothing waits here.
+    fn expect_renewals(&self, _: bool) {}
+
     async fn feed(&self, _: Instant) -> Result<Feed, Fault> {
         Ok(self.shared.feeds.open(self.process))
     }

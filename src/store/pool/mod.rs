@@ -9,6 +9,7 @@
 //!   driver's task has dropped the socket, not when we decide to.
 //! - A slot returns with the reply. A caller who gives up frees nothing early and destroys nothing.
 //! - Dials and tests run in tasks of their own.
+//! - While it is wanted one lane is kept for extends and releases, where there are connections enough.
 //! - A [`Tap`] has a place as a lane has, and lanes come first.
 //! - One timeout layer for each command, one deadline for checkout and command together.
 //!
@@ -163,6 +164,12 @@ impl Pool {
             Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
         };
         Ok(Tap::new(dialled?, self.shared.config.response_timeout))
+    }
+
+    /// Says whether extends and releases are to have a lane that carries nothing else, where there are connections enough.
+    pub(crate) fn keep_lane(&self, is_wanted: bool) {
+        let work = self.shared.lock().keep_lane(Instant::now(), is_wanted);
+        self.shared.perform(work);
     }
 
     async fn checkout(&self, way: Way, deadline: Instant) -> Result<Permit, Fault> {

@@ -7,18 +7,22 @@
 //! - `places` counts every socket: open, draining, closing, being opened. It never exceeds the maximum.
 //! - An operation goes to the first lane with room, so that few lanes are busy and many can be closed.
 //! - A lane that was evicted takes no new operation and keeps its place until its socket is gone.
-//! - Extends and releases are served before acquires and reads.
+//! - Extends and releases are served before acquires and reads; while it is wanted they have a lane [`Kept`] for them.
 //! - A feed's connection has a place, but is no lane: lanes come first. It takes none that a lane is wanted for, nor the last
 //!   one where there is no lane. It is ended where it has the only one that the server can spare, and together with the lanes
 //!   whose server has become a replica.
 
+mod kept;
 mod lane;
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use self::lane::{Lane, State};
+use self::{
+    kept::Kept,
+    lane::{Lane, State},
+};
 use super::{
     PoolConfig,
     growth::Growth,
@@ -119,7 +123,9 @@ pub(super) struct Census {
 
 pub(super) struct Slots<C, P> {
     config: PoolConfig,
+    /// By age, but for those that were kept once; the one that is kept stands first.
     lanes: Vec<Lane<C>>,
+    kept: Kept,
     /// Sockets that exist or are being opened.
     places: u32,
     /// Lanes that are being opened.
@@ -144,6 +150,7 @@ impl<C: Clone, P> Slots<C, P> {
             growth: Growth::new(&config),
             config,
             lanes: Vec::new(),
+            kept: Kept::default(),
             places: 0,
             dialling: 0,
             feeds_dialling: 0,
@@ -234,6 +241,14 @@ impl<C: Clone, P> Slots<C, P> {
     pub(super) fn evict(&mut self, now: Instant, id: LaneId, reason: ClosedReason) -> Work<C, P> {
         let mut work = Work::none();
         self.evict_through(id, reason, &mut work);
+        self.settle_all(now, &mut work);
+        work
+    }
+
+    /// Says whether a lane is to be kept for urgent operations.
+    pub(super) fn keep_lane(&mut self, now: Instant, is_wanted: bool) -> Work<C, P> {
+        let mut work = Work::none();
+        self.kept.is_wanted = is_wanted;
         self.settle_all(now, &mut work);
         work
     }
@@ -346,14 +361,15 @@ impl<C: Clone, P> Slots<C, P> {
         work
     }
 
-    /// Closes and tests what has been idle long enough; at most one lane stays without work.
+    /// Closes and tests what has been idle long enough; beside the lane that is kept at most one stays without work.
     pub(super) fn tick(&mut self, now: Instant) -> Work<C, P> {
         let mut work = Work::none();
         self.growth.forget(now);
-        let mut open = self.lanes.iter().filter(|lane| lane.state != State::Evicted).count();
+        let mut open = self.shared_lanes();
         for lane in self.lanes.iter_mut().rev().filter(|lane| lane.state == State::Open && lane.is_idle()) {
             let idle_for = |since| now.saturating_duration_since(since);
-            if open > 1 && idle_for(lane.idle_since) >= self.config.idle_timeout {
+            let is_spare = open > 1 && !self.kept.is(lane);
+            if is_spare && idle_for(lane.idle_since) >= self.config.idle_timeout {
                 open -= 1;
                 lane.state = State::Evicted;
                 work.closed.push(ClosedReason::IdleTimeout);
@@ -430,12 +446,18 @@ impl<C: Clone, P> Slots<C, P> {
     /// Takes a slot of the first lane with room; a lane that has been idle for long is sent to its test instead.
     fn take(&mut self, now: Instant, way: Way, work: &mut Work<C, P>) -> Option<Slot<C>> {
         let depth = self.config.depth as usize;
+        if way != Way::Urgent && self.has_only_kept(now) {
+            self.kept.let_go();
+        }
         // One at a time: long replies must not take every lane from the locks.
         if way == Way::Alone && self.has_lane_in(State::Alone) {
             return None;
         }
         for lane in &mut self.lanes {
             if !lane.has_room(now, depth) || (way == Way::Alone && !lane.is_idle()) {
+                continue;
+            }
+            if self.kept.is(lane) && way != Way::Urgent {
                 continue;
             }
             if lane.is_idle() && now.saturating_duration_since(lane.proven_at) >= self.config.idle_test {
@@ -460,7 +482,8 @@ impl<C: Clone, P> Slots<C, P> {
     /// Serves who can be served, opens what must be opened, and takes note of the level.
     fn settle_all(&mut self, now: Instant, work: &mut Work<C, P>) {
         self.unreserve();
-        if self.waiting() == 0 {
+        self.kept.choose(&mut self.lanes, self.growth.limit, now, self.config.depth as usize);
+        if self.waiting() == 0 && !self.kept.is_missing(self.growth.limit) {
             return self.note(now);
         }
         self.serve(now, Way::Urgent, work);
@@ -487,7 +510,8 @@ impl<C: Clone, P> Slots<C, P> {
     fn wants_dial(&self) -> bool {
         let shared = (self.urgent.len() + self.ordinary.len()).div_ceil(self.config.depth as usize);
         let alone = !self.alone.is_empty() && !self.has_lane_in(State::Alone);
-        (self.dialling as usize) < shared + usize::from(alone)
+        let kept = self.kept.is_missing(self.growth.limit);
+        (self.dialling as usize) < shared + usize::from(alone) + usize::from(kept)
     }
 
     /// Whether a lane may be opened; it waits for no feed.
@@ -513,6 +537,19 @@ impl<C: Clone, P> Slots<C, P> {
         self.lanes.iter().any(|lane| lane.state != State::Evicted)
     }
 
+    /// Lanes that are open to everybody.
+    fn shared_lanes(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.state != State::Evicted && !self.kept.is(lane)).count()
+    }
+
+    /// Whether there is no lane but the kept one for those who may not use it, nor will be.
+    fn has_only_kept(&self, now: Instant) -> bool {
+        // Not one that carries a long reply: as soon as that has come the next one may be sent there.
+        let is_other = |lane: &Lane<C>| !matches!(lane.state, State::Alone | State::Evicted);
+        let has_other = self.lanes.iter().any(|lane| is_other(lane) && !self.kept.is(lane));
+        !has_other && self.dialling == 0 && !self.may_dial(now)
+    }
+
     fn has_lane_in(&self, state: State) -> bool {
         self.lanes.iter().any(|lane| lane.state == state)
     }
@@ -523,7 +560,7 @@ impl<C: Clone, P> Slots<C, P> {
         if self.alone.is_empty() || self.dialling > 0 || is_served() {
             return;
         }
-        let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open);
+        let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open && !self.kept.is(lane));
         if let Some(lane) = open.min_by_key(|lane| lane.started.len()) {
             lane.state = State::Reserved;
         }
@@ -538,11 +575,11 @@ impl<C: Clone, P> Slots<C, P> {
         }
     }
 
-    /// Closes the youngest lane without work, unless it is the only lane.
+    /// Closes the last lane without work, unless it is kept or the only one beside.
     fn make_room(&mut self, work: &mut Work<C, P>) {
-        let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted).count();
-        let idle = self.lanes.iter_mut().rev().find(|lane| lane.state == State::Open && lane.is_idle());
-        if let Some(lane) = idle.filter(|_| open > 1) {
+        let open = self.shared_lanes();
+        let mut idle = self.lanes.iter_mut().rev().filter(|lane| lane.state == State::Open && lane.is_idle());
+        if let Some(lane) = idle.find(|lane| open > 1 && !self.kept.is(lane)) {
             lane.state = State::Evicted;
             work.closed.push(ClosedReason::MadeRoom);
             self.bury(work);

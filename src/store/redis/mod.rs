@@ -425,6 +425,10 @@ impl Store for RedisStore {
         Ok(messages.iter().flat_map(|message| read_message(tag, message)).collect())
     }
 
+    fn expect_renewals(&self, are_expected: bool) {
+        self.pool.keep_lane(are_expected);
+    }
+
     async fn feed(&self, deadline: Instant) -> Result<Feed, Fault> {
         Subscription::open(&self.pool, &self.prefix, &self.grants, deadline).await
     }

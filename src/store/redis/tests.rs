@@ -7,7 +7,7 @@ use crate::store::{pool::PoolConfig, suite};
 pub(super) mod support;
 
 use suite::{LIVING, ask, assert_short, give, holder_id, occupant, stand as wait, tag, take};
-use support::RedisServer;
+use support::{RedisServer, eventually};
 
 suite::behaviours!(stand);
 
@@ -18,6 +18,10 @@ fn stand() -> impl AsyncFn(Rules) -> RedisStore {
 }
 
 async fn open(url: &str, rules: Rules) -> RedisStore {
+    open_with(url, rules, &PoolConfig::default()).await
+}
+
+async fn open_with(url: &str, rules: Rules, pool: &PoolConfig) -> RedisStore {
     let settings = Settings {
         rules,
         url,
@@ -25,7 +29,7 @@ async fn open(url: &str, rules: Rules) -> RedisStore {
         prefix: "spool",
         fence_kept: Duration::from_secs(60),
         deadline: Duration::from_secs(5),
-        pool: &PoolConfig::default(),
+        pool,
     };
     RedisStore::connect(settings, Arc::new(LockMeter::default())).await.unwrap()
 }
@@ -71,4 +75,40 @@ async fn no_grant_outlasts_the_time_for_which_its_process_ever_counted_as_living
     server.cmd(&["HSET", &name("asks"), &a.grants, &entry]);
     give(&a, &lease).await;
     assert_short(&occupant(&a, &tag()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_release_that_is_expected_waits_behind_nothing_else() {
+    const SOON: Duration = Duration::from_secs(5);
+    let server = RedisServer::start();
+    let pool = PoolConfig { max_connections: 3, depth: 1, ..PoolConfig::default() };
+    let store = Arc::new(open_with(&server.url(), LIVING, &pool).await);
+    let seen = async |wanted: [u32; 3]| {
+        eventually(SOON, async || {
+            let pool = store.pool();
+            let open = pool.report.active_connections + pool.idle_connections;
+            if [open, pool.in_flight, pool.waiting] == wanted { Ok(()) } else { Err(pool) }
+        })
+        .await;
+    };
+    let lease = take(&*store, &ask("a")).await;
+    store.expect_renewals(true);
+    seen([2, 0, 0]).await;
+    // The server answers each of them when there is something to pop.
+    let mut pop = redis::cmd("BLPOP");
+    pop.arg("stuck").arg(0);
+    let stuck = [(); 3].map(|()| {
+        let (store, pop) = (store.clone(), pop.clone());
+        tokio::spawn(async move { store.pool.call(|_| pop, Way::Ordinary, Instant::now() + SOON).await })
+    });
+    seen([3, 2, 1]).await;
+    give(&*store, &lease).await;
+    seen([3, 2, 1]).await;
+    assert_eq!(server.clients().len(), 3);
+    store.expect_renewals(false);
+    seen([3, 3, 0]).await;
+    server.cmd(&["RPUSH", "stuck", "1", "2", "3"]);
+    for call in stuck {
+        call.await.unwrap().unwrap();
+    }
 }

@@ -40,6 +40,11 @@ impl<C> Lane<C> {
         self.state == State::Open && self.started.len() < depth && !stalled
     }
 
+    /// Whether it carries what anybody sends, or will when its test has passed.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.state, State::Open | State::Testing)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.started.is_empty()
     }

@@ -6,11 +6,11 @@ use proptest::prelude::*;
 
 use super::{lane::STALLED, *};
 
-type Receiver = oneshot::Receiver<Served<()>>;
+type Receiver = oneshot::Receiver<Served<LaneId>>;
 
 /// What is outside the slots: sockets, dials, operations, tests, and those who wait.
 struct World {
-    slots: Slots<u32, ()>,
+    slots: Slots<u32, LaneId>,
     now: Instant,
     config: PoolConfig,
     last_connection: u32,
@@ -26,7 +26,11 @@ struct World {
     /// Operations under way, by lane.
     operations: Vec<LaneId>,
     tests: Vec<LaneId>,
-    waiters: Vec<(WaiterId, Receiver)>,
+    waiters: Vec<(WaiterId, Way, Receiver)>,
+    /// Who was given a slot in this step, and of which lane.
+    served: Vec<(Way, LaneId)>,
+    /// The lane that was kept before this step.
+    kept: Option<LaneId>,
     closed: u64,
     /// Why feeds were to be ended.
     feed_ends: Vec<ClosedReason>,
@@ -54,6 +58,8 @@ impl World {
             operations: Vec::new(),
             tests: Vec::new(),
             waiters: Vec::new(),
+            served: Vec::new(),
+            kept: None,
             closed: 0,
             feed_ends: Vec::new(),
         }
@@ -72,6 +78,10 @@ impl World {
         self.slots.lanes.iter().find(|other| other.id == lane).map(|lane| lane.state)
     }
 
+    fn kept(&self) -> Option<LaneId> {
+        self.slots.lanes.iter().find(|lane| self.slots.kept.is(lane)).map(|lane| lane.id)
+    }
+
     fn took(&mut self, grant: &Slot<u32>) {
         // Reserved: it was given away before, in the same step, the lane began to be emptied.
         assert!(
@@ -82,7 +92,7 @@ impl World {
         self.operations.push(grant.lane);
     }
 
-    fn perform(&mut self, work: Work<u32, ()>) {
+    fn perform(&mut self, work: Work<u32, LaneId>) {
         let Work { grants, refusals, tests, drops, dials, closed, feed_ends } = work;
         self.closed += closed.len() as u64;
         self.feed_ends.extend(feed_ends);
@@ -93,7 +103,7 @@ impl World {
         }
         for (sender, grant) in grants {
             self.took(&grant);
-            sender.send(Ok(())).expect("whoever left is not in the line");
+            sender.send(Ok(grant.lane)).expect("whoever left is not in the line");
         }
         for (sender, kind) in refusals {
             sender.send(Err(kind)).expect("whoever left is not in the line");
@@ -128,36 +138,80 @@ impl World {
         let patient = slots.ordinary.len() + slots.alone.len();
         assert!(patient <= self.config.max_waiters as usize, "{patient} wait");
         assert!(slots.urgent.len() <= self.config.max_waiters as usize);
-        let room = slots.lanes.iter().any(|lane| lane.has_room(self.now, depth));
-        assert!(
-            !room || (slots.urgent.is_empty() && slots.ordinary.is_empty()),
-            "somebody waits beside a free slot"
-        );
-        let empty = slots.lanes.iter().any(|lane| lane.state == State::Open && lane.is_idle());
+        let shared = || slots.lanes.iter().filter(|lane| !slots.kept.is(lane));
+        let has_room = |lane: &Lane<u32>| lane.has_room(self.now, depth);
+        let urgent_waits = !slots.urgent.is_empty() && slots.lanes.iter().any(has_room);
+        let ordinary_waits = !slots.ordinary.is_empty() && shared().any(has_room);
+        assert!(!urgent_waits && !ordinary_waits, "somebody waits beside a free slot");
+        let empty = shared().any(|lane| lane.state == State::Open && lane.is_idle());
         let turn = !slots.has_lane_in(State::Alone);
         assert!(!(empty && turn) || slots.alone.is_empty(), "somebody waits for an idle lane");
         let alone = slots.lanes.iter().filter(|lane| lane.state == State::Alone).count();
         assert!(alone <= 1, "long replies take one lane at a time");
         let reserved = slots.lanes.iter().filter(|lane| lane.state == State::Reserved).count();
         assert!(reserved <= usize::from(!slots.alone.is_empty()), "a lane is reserved for nobody");
-        self.waiters
-            .retain_mut(|(_, receiver)| receiver.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        self.waiters.retain_mut(|(_, way, receiver)| match receiver.try_recv() {
+            Ok(slot) => {
+                self.served.extend(slot.map(|lane| (*way, lane)));
+                false
+            }
+            Err(error) => error == oneshot::error::TryRecvError::Empty,
+        });
         assert_eq!(
             self.slots.waiting() as usize,
             self.waiters.len(),
             "who waits has neither slot nor refusal"
         );
+        self.check_kept();
+    }
+
+    /// What holds of the lane that is kept.
+    fn check_kept(&mut self) {
+        let (slots, kept) = (&self.slots, self.kept());
+        let is_possible = slots.kept.is_wanted && slots.growth.limit >= 3;
+        let has_room = |lane: &Lane<u32>| lane.has_room(self.now, self.config.depth as usize);
+        let serving = || slots.lanes.iter().filter(|lane| lane.serves());
+        assert!(is_possible || kept.is_none(), "kept for nobody");
+        if let Some(kept) = kept {
+            assert_eq!(slots.lanes[0].id, kept, "it stands first");
+            assert!(slots.lanes[0].serves(), "an evicted lane is of no use");
+        }
+        assert!(!is_possible || kept.is_some() || serving().count() < 2, "one of two lanes is kept");
+        let is_last = slots.dialling == 0 && !slots.may_dial(self.now);
+        let has_other = |id| {
+            let mut others = slots.lanes.iter().filter(|lane| lane.id != id);
+            others.any(|lane| !matches!(lane.state, State::Alone | State::Evicted))
+        };
+        let waits = kept.is_some_and(|kept| is_last && !has_other(kept)) && !slots.ordinary.is_empty();
+        assert!(!waits || !has_room(&slots.lanes[0]), "somebody waits for what never comes");
+        for (way, lane) in self.served.drain(..).filter(|(way, _)| *way != Way::Urgent) {
+            assert_ne!(Some(lane), kept, "{way:?}");
+            let was_kept = Some(lane) == self.kept && is_possible;
+            assert!(!was_kept || (is_last && !has_other(lane)), "{way:?} on the kept lane without need");
+        }
+        self.kept = kept;
+    }
+
+    fn keep(&mut self, is_wanted: bool) {
+        let work = self.slots.keep_lane(self.now, is_wanted);
+        self.perform(work);
     }
 
     fn checkout(&mut self, way: Way) -> Option<LaneId> {
+        let free = self.slots.lanes.iter().find(|lane| {
+            let is_proven = !lane.is_idle() || self.now < lane.proven_at + self.config.idle_test;
+            self.slots.kept.is(lane) && lane.has_room(self.now, self.config.depth as usize) && is_proven
+        });
+        let free = free.map(|lane| lane.id).filter(|_| way == Way::Urgent);
         let (checkout, work) = self.slots.checkout(self.now, way);
         let lane = match checkout {
             Checkout::Granted(grant) => {
                 self.took(&grant);
+                self.served.push((way, grant.lane));
                 Some(grant.lane)
             }
             Checkout::Waiting(id, receiver) => {
-                self.waiters.push((id, receiver));
+                self.waiters.push((id, way, receiver));
                 None
             }
             Checkout::Saturated => {
@@ -165,12 +219,13 @@ impl World {
                 None
             }
         };
+        assert!(free.is_none() || lane == free, "the kept lane has room for what is urgent");
         self.perform(work);
         lane
     }
 
     fn leave(&mut self, place: usize) {
-        let (id, receiver) = self.waiters.remove(place);
+        let (id, _, receiver) = self.waiters.remove(place);
         drop(receiver);
         let work = self.slots.leave(self.now, id);
         self.perform(work);
@@ -208,9 +263,11 @@ impl World {
 
     /// Whether a feed was given a place.
     fn feed(&mut self) -> bool {
+        let kept = self.kept();
         let (has_place, work) = self.slots.begin_feed(self.now);
         self.feeds_dialling += u32::from(has_place);
         self.perform(work);
+        assert_eq!(self.kept(), kept, "it makes no room");
         has_place
     }
 
@@ -269,8 +326,14 @@ impl World {
     }
 
     fn tick(&mut self) {
+        let kept = self.kept();
         let work = self.slots.tick(self.now);
         self.perform(work);
+        let is_there = |lane| self.state(lane).is_some_and(|state| state != State::Evicted);
+        assert!(kept.is_none_or(is_there), "it is not closed for being idle");
+        let slots = &self.slots;
+        let is_missing = slots.kept.is_missing(slots.growth.limit);
+        assert!(!is_missing || slots.dialling > 0 || !slots.may_dial(self.now), "nobody opens it");
     }
 
     fn pass(&mut self, time: Duration) {
@@ -348,12 +411,12 @@ fn urgent_waiters_go_first_and_each_line_in_its_order() {
     for way in [Way::Ordinary, Way::Ordinary, Way::Urgent, Way::Urgent] {
         world.checkout(way);
     }
-    let names: Vec<_> = world.waiters.iter().map(|(id, _)| id.0).collect();
+    let names: Vec<_> = world.waiters.iter().map(|(id, ..)| id.0).collect();
     let mut served = Vec::new();
     for _ in 0..4 {
-        let before: Vec<_> = world.waiters.iter().map(|(id, _)| id.0).collect();
+        let before: Vec<_> = world.waiters.iter().map(|(id, ..)| id.0).collect();
         world.give_back(0, None);
-        let after: Vec<_> = world.waiters.iter().map(|(id, _)| id.0).collect();
+        let after: Vec<_> = world.waiters.iter().map(|(id, ..)| id.0).collect();
         served.extend(before.into_iter().filter(|id| !after.contains(id)));
     }
     assert_eq!(served, [names[2], names[3], names[0], names[1]]);
@@ -720,6 +783,215 @@ fn a_feed_waits_for_the_only_lane_that_is_being_opened() {
     assert!(world.feed());
 }
 
+/// A pool with an open lane, and another that is kept.
+fn keeping(config: PoolConfig) -> (World, LaneId, LaneId) {
+    let mut world = World::open(config);
+    let shared = world.slots.lanes[0].id;
+    world.keep(true);
+    assert_eq!((world.dials, world.kept()), (1, None), "one lane is everybody's until there are two");
+    let kept = world.dialled();
+    assert_eq!(world.kept(), Some(kept));
+    (world, shared, kept)
+}
+
+#[test]
+fn what_is_urgent_never_waits_behind_what_is_not() {
+    let (mut world, shared, kept) = keeping(narrow(3, 2));
+    for lane in [Some(shared), Some(shared), None] {
+        assert_eq!(world.checkout(Way::Ordinary), lane);
+    }
+    world.checkout(Way::Alone);
+    assert_eq!((world.in_flight(kept), world.waiters.len(), world.dials), (0, 2, 1));
+    assert_eq!(world.checkout(Way::Urgent), Some(kept));
+    world.keep(false);
+    assert_eq!((world.in_flight(kept), world.kept()), (2, None), "whoever waited uses it at once");
+}
+
+#[test]
+fn what_is_urgent_uses_any_lane_when_its_own_has_no_room() {
+    let (mut world, shared, kept) = keeping(narrow(3, 2));
+    for lane in [kept, kept, shared] {
+        assert_eq!(world.checkout(Way::Urgent), Some(lane));
+    }
+    world.give_back(0, None);
+    assert_eq!(world.checkout(Way::Urgent), Some(kept));
+    world.give_back(1, None);
+    world.pass(STALLED + MILLI);
+    assert_eq!(world.checkout(Way::Urgent), Some(shared), "the oldest on the kept lane is slow");
+}
+
+#[test]
+fn the_emptiest_of_busy_lanes_is_kept() {
+    let busy = || {
+        let mut world = World::open(narrow(3, 2));
+        for _ in 0..5 {
+            world.checkout(Way::Ordinary);
+        }
+        world.dialled();
+        let third = world.dialled();
+        (world, third)
+    };
+    let (mut world, third) = busy();
+    world.keep(true);
+    assert_eq!((world.kept(), world.dials), (Some(third), 0));
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    assert_eq!(world.checkout(Way::Urgent), Some(third), "beside what was there before");
+
+    let (mut world, third) = busy();
+    let first = world.slots.lanes[0].id;
+    world.give_back(0, None);
+    world.give_back(0, None);
+    world.keep(true);
+    assert_eq!((world.kept(), world.in_flight(third)), (Some(first), 1));
+}
+
+#[test]
+fn a_stalled_lane_is_not_kept_beside_one_with_room() {
+    let mut world = World::open(narrow(3, 3));
+    for _ in 0..4 {
+        world.checkout(Way::Ordinary);
+    }
+    let second = world.dialled();
+    world.pass(STALLED + MILLI);
+    world.give_back(3, None);
+    for _ in 0..2 {
+        assert_eq!(world.checkout(Way::Ordinary), Some(second));
+        world.give_back(0, None);
+    }
+    world.keep(true);
+    assert_eq!(
+        (world.kept(), world.in_flight(second)),
+        (Some(second), 2),
+        "the other has one, but an old one"
+    );
+}
+
+#[test]
+fn a_kept_lane_that_is_lost_is_replaced() {
+    let (mut world, shared, kept) = keeping(narrow(4, 1));
+    world.breaks(kept);
+    assert_eq!((world.state(shared), world.dials), (None, 1), "the older lane goes with it");
+    world.sockets_close();
+    let shared = world.dialled();
+    assert_eq!((world.kept(), world.dials), (None, 1));
+    let kept = world.dialled();
+    assert_eq!(world.kept(), Some(kept));
+    world.checkout(Way::Ordinary);
+    world.evict(shared);
+    assert_eq!((world.kept(), world.dials), (Some(kept), 0), "it goes on by itself");
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    assert_eq!(world.dials, 1);
+    world.dialled();
+    assert!(world.waiters.is_empty());
+}
+
+#[test]
+fn whoever_can_have_no_other_lane_uses_the_kept_one() {
+    let (mut world, shared, kept) = keeping(narrow(3, 1));
+    world.breaks(shared);
+    assert_eq!(world.checkout(Way::Ordinary), None, "another can be opened");
+    world.dial_failed(FaultKind::Connect);
+    assert_eq!((world.in_flight(kept), world.kept()), (1, None));
+    world.pass(Duration::from_millis(250));
+    world.tick();
+    let other = world.dialled();
+    assert_eq!(world.kept(), Some(other), "the emptier of the two");
+}
+
+#[test]
+fn a_kept_lane_is_not_closed_for_being_idle_but_tested() {
+    let (mut world, shared, kept) = keeping(narrow(4, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    let third = world.dialled();
+    world.pass(world.config.idle_timeout);
+    world.tick();
+    assert_eq!((world.closed, &world.tests[..]), (0, &[kept][..]));
+    world.tested(0, true);
+    world.give_back(1, None);
+    world.give_back(0, None);
+    world.pass(world.config.idle_timeout);
+    world.tick();
+    assert_eq!((world.state(third), world.closed), (None, 1), "of the others one stays");
+    assert_eq!(world.tests, [shared, kept]);
+    assert_eq!(world.checkout(Way::Urgent), None);
+    world.tested(1, true);
+    assert_eq!((world.kept(), world.in_flight(kept)), (Some(kept), 1));
+    world.tested(0, true);
+    world.give_back(0, None);
+    world.keep(false);
+    world.pass(world.config.idle_timeout);
+    world.tick();
+    assert_eq!((world.closed, world.slots.lanes.len()), (2, 1));
+}
+
+/// One would be kept, the other taken by the feed, and nothing left for an acquire.
+#[test]
+fn of_two_connections_none_is_kept() {
+    let mut world = World::open(narrow(2, 1));
+    world.keep(true);
+    assert_eq!(world.dials, 0);
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dialled();
+    assert_eq!((world.kept(), world.waiters.len()), (None, 0));
+    world.give_back(0, None);
+    assert!(!world.feed());
+    world.sockets_close();
+    assert!(world.feed(), "the idle one made room");
+    world.feed_dialled();
+    assert_eq!((world.dials, world.slots.places), (0, 2));
+}
+
+#[test]
+fn of_three_connections_one_is_kept_and_one_may_be_a_feed() {
+    let (mut world, shared, kept) = keeping(narrow(3, 1));
+    assert!(world.feed());
+    world.feed_dialled();
+    assert_eq!(world.checkout(Way::Ordinary), Some(shared));
+    assert_eq!(world.checkout(Way::Ordinary), None);
+    assert_eq!(world.checkout(Way::Urgent), Some(kept));
+
+    let (mut world, shared, kept) = keeping(narrow(3, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    let third = world.dialled();
+    assert!(!world.feed());
+    assert_eq!(world.closed, 0, "the kept lane makes no room");
+    world.give_back(0, None);
+    assert!(!world.feed());
+    assert_eq!((world.state(shared), world.kept()), (None, Some(kept)));
+    world.sockets_close();
+    assert!(world.feed());
+    assert_eq!(world.in_flight(third), 1);
+}
+
+/// The server spares two connections: the feed comes before a lane that only saves a wait.
+#[test]
+fn a_kept_lane_gives_way_where_the_server_spares_no_third() {
+    let (mut world, _, kept) = keeping(narrow(8, 1));
+    assert!(world.feed());
+    world.feed_failed(FaultKind::MaxClients);
+    assert_eq!((world.slots.growth.limit, world.kept()), (2, None));
+    assert!(!world.feed());
+    assert_eq!(world.state(kept), Some(State::Open), "the other one made room");
+    world.sockets_close();
+    world.pass(Duration::from_secs(1));
+    assert!(world.feed());
+}
+
+/// The pages of a list would keep acquires waiting where the only other lane carries them.
+#[test]
+fn a_list_takes_the_shared_lane_and_leaves_the_kept_one_to_all() {
+    let (mut world, shared, kept) = keeping(narrow(3, 1));
+    assert!(world.feed());
+    world.feed_dialled();
+    assert_eq!(world.checkout(Way::Alone), Some(shared));
+    assert_eq!(world.checkout(Way::Ordinary), Some(kept));
+    world.give_back(0, None);
+    assert_eq!(world.kept(), Some(shared), "the emptier one is kept from then on");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Checkout(Way),
@@ -733,6 +1005,7 @@ enum Step {
     Tested(usize, bool),
     Tick,
     Pass(Duration),
+    Keep(bool),
     Feed,
     FeedDialled,
     FeedFailed(FaultKind),
@@ -761,6 +1034,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Breaks),
         5 => Just(Step::Dialled),
         1 => kind.clone().prop_map(Step::DialFailed),
+        2 => prop::bool::weighted(0.7).prop_map(Step::Keep),
         2 => Just(Step::Feed),
         2 => Just(Step::FeedDialled),
         1 => kind.prop_map(Step::FeedFailed),
@@ -798,6 +1072,7 @@ fn take_step(world: &mut World, step: Step) {
         }
         Step::Dialled if world.dials > 0 => drop(world.dialled()),
         Step::DialFailed(kind) if world.dials > 0 => world.dial_failed(kind),
+        Step::Keep(is_wanted) => world.keep(is_wanted),
         Step::Feed => drop(world.feed()),
         Step::FeedDialled if world.feeds_dialling > 0 => world.feed_dialled(),
         Step::FeedFailed(kind) if world.feeds_dialling > 0 => world.feed_failed(kind),
@@ -856,7 +1131,10 @@ proptest! {
         let census = world.slots.census(world.now);
         prop_assert!(world.waiters.is_empty(), "everyone is served, refused or left");
         prop_assert_eq!((census.in_flight, census.waiting, census.dialling, census.draining), (0, 0, 0, 0));
-        prop_assert!(census.open <= 1, "{} lanes stay open without work", census.open);
+        let kept = u32::from(world.kept().is_some());
+        prop_assert!(census.open <= 1 + kept, "{} lanes stay open without work", census.open);
+        let has_places = max_connections >= 3 && world.feeds + 2 <= max_connections;
+        prop_assert!(kept == 1 || !world.slots.kept.is_wanted || !has_places, "no lane is kept");
         prop_assert!(world.slots.lanes.iter().all(|lane| matches!(lane.state, State::Open | State::Testing)));
         // And it works again.
         if world.checkout(Way::Ordinary).is_none() && max_waiters > 0 {
