@@ -440,6 +440,19 @@ fn a_lane_is_emptied_for_who_wants_one_alone() {
     assert_eq!((world.in_flight(second), world.state(second)), (1, Some(State::Open)), "the other is served");
 }
 
+#[test]
+fn a_lane_that_was_emptied_for_a_list_goes_to_what_is_urgent() {
+    let mut world = World::open(narrow(2, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dialled();
+    world.checkout(Way::Alone);
+    world.checkout(Way::Urgent);
+    world.give_back(0, None);
+    let waiting: Vec<_> = world.waiters.iter().map(|(_, way, _)| *way).collect();
+    assert_eq!(waiting, [Way::Alone]);
+}
+
 /// The lane that was being emptied stood open beside those who waited: it was given back after they had been looked at.
 #[test]
 fn a_lane_that_is_no_longer_kept_is_used_at_once() {
