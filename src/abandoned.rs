@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::{Lease, claim::Owner, store::Ask};
+use crate::{Lease, RequestId, claim::Owner, store::Ask};
 
 /// Something for the sweeper.
 #[derive(Debug)]
 pub(crate) enum Abandoned {
     /// It was granted, to somebody who has gone away.
     Granted(Lease),
+    /// Its release was asked for by this request, or was to be.
+    GivenBack { lease: Lease, request: RequestId },
     /// Nobody knows whether it was, and who asked has gone away. From `until` on it is granted nothing.
     Unknown { ask: Arc<Ask>, until: Instant },
     /// Nobody knows whether it was; who asked wants to.

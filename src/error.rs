@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{Claim, Fault, FaultKind, Fence, InvalidText, Lease, Occupant, RequestId, Tag};
+use crate::{Claim, Fault, FaultKind, Fence, InvalidText, Lease, LockLost, Occupant, RequestId, Tag};
 
 /// Why an acquire granted nothing.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,19 @@ pub enum ReleaseError {
     /// Redis misbehaved; nothing was released.
     #[error("the lock could not be released")]
     Fault(#[source] Fault),
+}
+
+/// Why a guard's lock was not released by its guard.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardReleaseError {
+    /// It was no longer held.
+    #[error(transparent)]
+    Lost(#[from] LockLost),
+    /// Redis has not confirmed it. The lock is released in the background as soon as it can be, and lasts its ttl at most;
+    /// there is nothing to repeat.
+    #[error("the release is not confirmed, and goes on in the background")]
+    Unconfirmed(#[source] Fault),
 }
 
 /// Why none of several tags was acquired.

@@ -11,12 +11,15 @@ use std::{
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    AcquireError, Claim, Config, ConnectError, Lease, Occupant, Snapshot, Stats, Tag,
+    AcquireError, Claim, Config, ConnectError, Fence, Lease, LostReason, Occupant, Snapshot, Stats, Tag,
     abandoned::Abandoned,
+    grant::Grant,
     hearing::{Hearing, Request},
+    held::{Held, Over},
     known::Known,
     lines::{Errand, Lines, Waiting},
     meter::LockMeter,
+    roster::Roster,
     store::{AnyStore, Ask},
     token::random_byte,
 };
@@ -39,7 +42,7 @@ impl Waiting for ForLock {
 /// What somebody who waits is told.
 #[derive(Debug)]
 pub(crate) enum Told {
-    Granted(Lease),
+    Granted(Grant),
     Refused(AcquireError),
     /// Nobody knows.
     Ambiguous,
@@ -63,15 +66,23 @@ impl Sight {
     }
 }
 
-/// What is asked of floor 6, which this floor may not call.
+/// What is asked of the keepers, whom this floor may not call.
 #[derive(Debug)]
 pub(crate) struct Mailboxes {
     /// What the lines want done: for their keepers.
     pub(crate) errands: Errands,
     /// For the sweeper.
-    pub(crate) abandoned: mpsc::UnboundedReceiver<Abandoned>,
+    pub(crate) to_sweep: mpsc::UnboundedReceiver<ToSweep>,
     /// For the hub.
     pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+}
+
+/// Something abandoned, on its way to the sweeper.
+#[derive(Debug)]
+pub(crate) struct ToSweep {
+    pub(crate) abandoned: Abandoned,
+    /// The last guard may outlive every clone of the locks: what they share is needed until it is released.
+    pub(crate) keeps: Option<Arc<Inner>>,
 }
 
 pub(crate) type Errands = mpsc::UnboundedReceiver<Errand<ForLock>>;
@@ -84,7 +95,8 @@ pub(crate) struct Inner {
     pub(crate) known: Known,
     pub(crate) hearing: Hearing,
     pub(crate) lines: Lines<ForLock>,
-    abandoned: mpsc::UnboundedSender<Abandoned>,
+    pub(crate) roster: Roster,
+    to_sweep: mpsc::UnboundedSender<ToSweep>,
     started_at: SystemTime,
     seq: AtomicU64,
 }
@@ -96,16 +108,47 @@ impl Inner {
         let store = config.open_store(meter.clone()).await?;
         let (lines, errands) = Lines::new(config.wait.line as usize);
         let (hearing, requests) = Hearing::new();
-        let (sender, abandoned) = mpsc::unbounded_channel();
-        let (known, started_at, seq) = (Known::default(), SystemTime::now(), AtomicU64::new(0));
-        let inner = Self { config, store, meter, known, hearing, lines, abandoned: sender, started_at, seq };
-        Ok((inner, Mailboxes { errands, abandoned, requests }))
+        let (sender, to_sweep) = mpsc::unbounded_channel();
+        let (known, roster) = (Known::default(), Roster::default());
+        let (started_at, seq) = (SystemTime::now(), AtomicU64::new(0));
+        let inner =
+            Self { config, store, meter, known, hearing, lines, roster, to_sweep: sender, started_at, seq };
+        Ok((inner, Mailboxes { errands, to_sweep, requests }))
     }
 
     /// Has it found out what was granted, and released.
     pub(crate) fn abandon(&self, abandoned: Abandoned) {
         // Without a sweeper the process is about to end.
-        let _ = self.abandoned.send(abandoned);
+        let _ = self.to_sweep.send(ToSweep { abandoned, keeps: None });
+    }
+
+    /// As [`abandon`](Self::abandon), by somebody who may be the last to have this: it is kept until that is done.
+    pub(crate) fn abandon_last(self: &Arc<Self>, abandoned: Abandoned) {
+        let _ = self.to_sweep.send(ToSweep { abandoned, keeps: Some(self.clone()) });
+    }
+
+    /// A lease has ended, and not by a release of this process: that is counted, and its guard told, by whoever says so first. None
+    /// where this process had not acquired it.
+    pub(crate) fn lose(
+        &self,
+        tag: &Tag,
+        fence: Fence,
+        reason: LostReason,
+    ) -> Option<Result<LostReason, Over>> {
+        let lost = self.known.lose(tag, fence, reason);
+        if let Some(Ok(reason)) = lost {
+            self.meter.lost(reason);
+        }
+        lost
+    }
+
+    /// As [`lose`](Self::lose), of a guard's lock. Says whether this was the first to say so.
+    pub(crate) fn lose_guard(&self, held: &Held, reason: LostReason) -> bool {
+        let Ok(reason) = held.lose(reason, Instant::now) else { return false };
+        let Lease { tag, fence, .. } = held.lease();
+        self.known.lose(tag, *fence, reason);
+        self.meter.lost(reason);
+        true
     }
 
     /// A claim to what `ask` was granted, or is yet to be until then.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod abandoned;
+mod agenda;
 mod attempt;
 mod buckets;
 mod builder;
@@ -13,8 +14,11 @@ mod error;
 mod event;
 mod fault;
 pub mod fence;
+mod grant;
+mod guard;
 mod health;
 mod hearing;
+mod held;
 mod history;
 mod holder;
 mod hub;
@@ -27,6 +31,8 @@ mod lost;
 mod meter;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
+mod renewal;
+mod roster;
 #[cfg(feature = "snapshot")]
 mod snapshot;
 mod stats;
@@ -41,23 +47,25 @@ mod ttl;
 mod waiters;
 mod watch;
 
-pub use builder::{Acquire, AcquireAll, Extend, Release};
+pub use builder::{Acquire, AcquireAll, AcquireGuard, Extend, Release};
 pub use claim::Claim;
 pub use config::{Config, GuardConfig, HistoryConfig, StoreUrl, WaitConfig};
 pub use endpoint::SnapshotEndpoint;
 pub use error::{
-    AcquireAllError, AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError, ReadError,
-    ReleaseError,
+    AcquireAllError, AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError,
+    GuardReleaseError, ReadError, ReleaseError,
 };
 pub use event::Event;
 pub use fault::{Fault, FaultKind};
 pub use fence::Fence;
+pub use guard::LockGuard;
 pub use health::{ConnectionState, Health, HealthDetails, HealthStatus};
+pub use held::{GuardState, GuardWatch};
 pub use history::{LeaseEnd, PastLease};
 pub use holder::Holder;
 pub use lease::{Lease, LeaseKind, Occupant, Reading, Source};
 pub use locks::SpoolLocks;
-pub use lost::LostReason;
+pub use lost::{LockLost, LostReason};
 pub use stats::{
     ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,
     PoolStatus, ServerReport, Snapshot, Stats, Warning,

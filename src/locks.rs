@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 #[cfg(feature = "snapshot")]
 use crate::snapshot::SnapshotServer;
 use crate::{
-    Acquire, AcquireAll, Config, ConnectError, Extend, Fault, FaultKind, ForceReleaseError, Health, Holder,
-    Lease, Occupant, PastLease, ReadError, Reading, Release, Snapshot, SnapshotEndpoint, Stats, Tag, Ttl,
-    Watch, attempt,
+    Acquire, AcquireAll, AcquireGuard, Config, ConnectError, Extend, Fault, FaultKind, ForceReleaseError,
+    Health, Holder, Lease, Occupant, PastLease, ReadError, Reading, Release, Snapshot, SnapshotEndpoint,
+    Stats, Tag, Ttl, Watch, attempt,
     hub::Hub,
     inner::{Inner, Mailboxes},
+    renewal,
     store::Topic,
     sweeper, waiters,
 };
@@ -68,10 +69,11 @@ impl SpoolLocks {
     /// # Cancel safety
     /// Dropped, nothing stays open.
     pub async fn connect(config: Config) -> Result<Self, ConnectError> {
-        let (inner, Mailboxes { errands, abandoned, requests }) = Inner::connect(config).await?;
+        let (inner, Mailboxes { errands, to_sweep, requests }) = Inner::connect(config).await?;
         let inner = Arc::new(inner);
         tokio::spawn(waiters::keep(Arc::downgrade(&inner), errands));
-        tokio::spawn(sweeper::keep(Arc::downgrade(&inner), abandoned));
+        tokio::spawn(sweeper::keep(Arc::downgrade(&inner), to_sweep));
+        tokio::spawn(renewal::keep(Arc::downgrade(&inner)));
         let hub = Hub::start(inner.clone(), requests, Hub::LINGER);
         Ok(Self { front: Arc::new(Front::open(inner, hub)?) })
     }
@@ -103,6 +105,36 @@ impl SpoolLocks {
     /// If dropped, what was acquired is released in the background.
     pub fn acquire_all<'a>(&'a self, tags: &'a [Tag], holder: &'a Holder) -> AcquireAll<'a> {
         AcquireAll::new(&self.front.inner, tags, holder)
+    }
+
+    /// Acquires the lock on `tag` for `holder` and ties it to a value, which renews it and releases it when it is dropped. Where
+    /// somebody else has it, waits in line if [`wait`](AcquireGuard::wait) says so.
+    ///
+    /// A guard belongs to one value; its holder says on whose behalf. Another guard of the same holder is refused or waits as
+    /// anybody's does, and so does an [identity](Self::acquire) of that holder; no call for the one ends the other. It lasts 30 s after
+    /// its last renewal and is held for 1 h at most by default.
+    ///
+    /// # Errors
+    /// As for [`acquire`](Self::acquire), but never `AlreadyHeld`. The claim of `Ambiguous` settles to a lease that nobody renews: drop
+    /// the claim, and what was granted is released.
+    ///
+    /// # Cancel safety
+    /// If dropped, what it may have been granted is released in the background.
+    pub fn guard<'a>(&'a self, tag: &'a Tag, holder: &'a Holder) -> AcquireGuard<'a> {
+        AcquireGuard::new(&self.front.inner, tag, holder)
+    }
+
+    /// Acquires guards of all of `tags` for `holder`, or none, as [`acquire_all`](Self::acquire_all) does with leases: in the
+    /// order of the tags as text, each tag once. Those that were acquired are renewed while the others are waited for; should one
+    /// be lost meanwhile, its guard says so.
+    ///
+    /// # Errors
+    /// [`AcquireAllError`](crate::AcquireAllError) says which tag refused, and why.
+    ///
+    /// # Cancel safety
+    /// If dropped, what was acquired is released in the background.
+    pub fn guard_all<'a>(&'a self, tags: &'a [Tag], holder: &'a Holder) -> AcquireGuard<'a, &'a [Tag]> {
+        AcquireGuard::new(&self.front.inner, tags, holder)
     }
 
     /// Prolongs the lease that `holder` has on `tag`: it lasts `ttl` from now, or longer if it did so already.

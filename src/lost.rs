@@ -1,4 +1,6 @@
-//! [`LostReason`]: the closed list of ways to lose a lease.
+//! [`LostReason`]: the closed list of ways to lose a lease. [`LockLost`]: what a guard says of it.
+
+use crate::{Fence, Tag};
 
 /// Why a lease ended without its holder's release.
 ///
@@ -9,11 +11,11 @@
 pub enum LostReason {
     /// Its ttl ran out, or its key went away.
     Expired,
-    /// Its holder could no longer be sure of it.
+    /// A guard that was not renewed in time, or whose `max_hold` is over: its holder could no longer be sure of it.
     Deadline,
     /// An operator released it by force.
     Forced,
-    /// Somebody else holds the tag.
+    /// Somebody else holds the tag, or has written over its key.
     Stolen,
     /// The server was restarted without its data.
     Restarted,
@@ -33,4 +35,18 @@ impl LostReason {
             Self::Restarted => "restarted",
         }
     }
+}
+
+/// The lock of a guard was lost: it may be somebody else's by now, and what was done under it may have met theirs. Who checks the
+/// fence was safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the lock on {tag}, fence {fence}, was lost: {}", reason.as_str())]
+#[non_exhaustive]
+pub struct LockLost {
+    /// What was locked.
+    pub tag: Tag,
+    /// Its fence.
+    pub fence: Fence,
+    /// How it was lost.
+    pub reason: LostReason,
 }

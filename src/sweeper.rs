@@ -14,7 +14,12 @@ use tokio::{
 };
 
 use crate::{
-    Fence, Lease, RequestId, abandoned::Abandoned, attempt, claim::Owner, inner::Inner, stats::Swept,
+    FaultKind, Fence, Lease, RequestId,
+    abandoned::Abandoned,
+    attempt,
+    claim::Owner,
+    inner::{Inner, ToSweep},
+    stats::Swept,
     store::Ask,
 };
 
@@ -29,23 +34,25 @@ const SIDE_BY_SIDE: usize = 16;
 const MOST: usize = 10_000;
 
 /// Sweeps for a process until it is gone.
-pub(crate) async fn keep(inner: Weak<Inner>, mut abandoned: mpsc::UnboundedReceiver<Abandoned>) {
+pub(crate) async fn keep(inner: Weak<Inner>, mut to_sweep: mpsc::UnboundedReceiver<ToSweep>) {
     let sweeper = Sweeper { inner, permits: Arc::new(Semaphore::new(SIDE_BY_SIDE)), pending: Arc::default() };
-    while let Some(abandoned) = abandoned.recv().await {
+    while let Some(ToSweep { abandoned, keeps }) = to_sweep.recv().await {
         if sweeper.pending.load(Relaxed) >= MOST {
             sweeper.count(Swept::Lapsed);
-            tracing::warn!(
-                "too many calls were given up at once: a lock that this one was granted lasts its ttl"
-            );
+            tracing::warn!("too much was given up at once: a lock that was granted lasts its ttl");
             continue;
         }
         let pending = Pending::new(&sweeper.pending);
         let sweeper = sweeper.clone();
         tokio::spawn(async move {
-            let _pending = pending;
+            let (_pending, _keeps) = (pending, keeps);
             match abandoned {
                 Abandoned::Granted(lease) => {
-                    let outcome = sweeper.release(&lease).await;
+                    let outcome = sweeper.release(&lease, RequestId::random()).await;
+                    sweeper.count(outcome);
+                }
+                Abandoned::GivenBack { lease, request } => {
+                    let outcome = sweeper.release(&lease, request).await;
                     sweeper.count(outcome);
                 }
                 Abandoned::Unknown { ask, until } => sweeper.find_out(&ask, until, Owner::Gone).await,
@@ -102,7 +109,7 @@ impl Sweeper {
                         given = Some(lease.fence);
                         outcome = Swept::LeftToCaller;
                     } else if matches!(owner, Owner::Gone) {
-                        outcome = self.release(lease).await;
+                        outcome = self.release(lease, RequestId::random()).await;
                     }
                 }
                 Err(_) if is_over && given.is_none() => outcome = Swept::Lapsed,
@@ -121,8 +128,7 @@ impl Sweeper {
 
     /// Releases what was granted to somebody who has gone away, and so hands it on to the next; but not where somebody else was
     /// told meanwhile that this holder has it.
-    async fn release(&self, lease: &Lease) -> Swept {
-        let request = RequestId::random();
+    async fn release(&self, lease: &Lease, request: RequestId) -> Swept {
         let lasts = lease.expires_at.duration_since(lease.since).unwrap_or_default().max(LONGEST_PAUSE);
         let ends = Instant::now() + lasts;
         let mut pause = SHORTEST_PAUSE;
@@ -131,8 +137,11 @@ impl Sweeper {
                 let Some((inner, _permit)) = self.permit().await else { break };
                 attempt::sweep(&inner, lease, request).await
             };
-            if let Ok(outcome) = swept {
-                return outcome;
+            match swept {
+                Ok(outcome) => return outcome,
+                // Somebody has written over it.
+                Err(fault) if fault.kind() == FaultKind::NotALock => break,
+                Err(_) => {}
             }
             sleep(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
@@ -177,10 +186,10 @@ mod tests {
     }
 
     async fn process() -> Arc<Inner> {
-        let (inner, Mailboxes { abandoned, .. }) =
+        let (inner, Mailboxes { to_sweep, .. }) =
             Inner::connect(Config::new("memory://").unwrap()).await.unwrap();
         let inner = Arc::new(inner);
-        tokio::spawn(keep(Arc::downgrade(&inner), abandoned));
+        tokio::spawn(keep(Arc::downgrade(&inner), to_sweep));
         inner
     }
 

@@ -28,6 +28,11 @@ impl Token {
         (self.0 >> 75) as u64
     }
 
+    /// A number from 0 to 1, even over all tokens.
+    pub(crate) fn fraction(self) -> f64 {
+        self.fingerprint() as f64 / (1_u64 << 53) as f64
+    }
+
     /// The 22 characters that stand for the token in Redis.
     pub(crate) fn text(self) -> Text<22> {
         Text::of(self.0)

@@ -3,7 +3,7 @@
 //! A line has one keeper. It asks the store for the head alone, keeps the place of this process in the store's queue by asking
 //! again at each poll, and confirms what was granted from there. It ends with its line.
 
-use std::sync::Weak;
+use std::{sync::Weak, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -11,6 +11,7 @@ use crate::{
     AcquireError, FaultKind, Lease, Tag,
     abandoned::Abandoned,
     attempt,
+    grant::Grant,
     inner::{Errands, ForLock, Inner, Told},
     lines::{Before, Errand, Settled, Step},
     store::{Ask, Queued},
@@ -24,7 +25,9 @@ pub(crate) async fn keep(inner: Weak<Inner>, mut errands: Errands) {
             Errand::Opened(tag) => {
                 tokio::spawn(keep_line(inner.clone(), tag));
             }
-            Errand::Stray { answer: Told::Granted(lease), .. } => here.abandon(Abandoned::Granted(lease)),
+            Errand::Stray { answer: Told::Granted(grant), .. } => {
+                here.abandon(Abandoned::Granted(grant.lease));
+            }
             Errand::Stray { ask, answer: Told::Ambiguous } => {
                 here.abandon(Abandoned::Unknown { ask, until: here.until_all_is_over() });
             }
@@ -57,10 +60,12 @@ async fn keep_line(inner: Weak<Inner>, tag: Tag) {
 /// Asks the store for the head of a line.
 async fn look(inner: &Inner, ask: &Ask, before: Option<Before<ForLock>>) -> Settled<ForLock> {
     let token = before.as_ref().map(|before| before.ask.token);
+    let asked = Instant::now();
     match attempt::queue(inner, ask, token).await {
         Ok(Queued::Granted(lease)) => {
             let (sight, again) = inner.sight(lease.clone().into(), ask.ttl.duration());
-            Settled::Granted { answer: Told::Granted(lease), sight, again }
+            let grant = Grant::new(lease, asked, ask.ttl.duration());
+            Settled::Granted { answer: Told::Granted(grant), sight, again }
         }
         Ok(Queued::GrantedBefore(lease)) => before_granted(inner, before, lease).await,
         Ok(Queued::AlreadyHeld(lease)) => refused(inner, AcquireError::AlreadyHeld(Box::new(lease))),
@@ -85,10 +90,16 @@ async fn leave(inner: &Inner, before: Before<ForLock>) -> Settled<ForLock> {
 /// Whose time was over was granted the lock in that moment. It gets it, if it is still there.
 async fn before_granted(inner: &Inner, before: Option<Before<ForLock>>, lease: Lease) -> Settled<ForLock> {
     let Some(before) = before.filter(|before| before.is_here) else {
-        return Settled::BeforeGranted(Told::Granted(lease));
+        // Nobody is left to count on it.
+        let grant = Grant::new(lease, Instant::now(), Duration::ZERO);
+        return Settled::BeforeGranted(Told::Granted(grant));
     };
+    let asked = Instant::now();
     match attempt::queue(inner, &before.ask, None).await {
-        Ok(Queued::Granted(lease)) => Settled::BeforeGranted(Told::Granted(lease)),
+        Ok(Queued::Granted(lease)) => {
+            let grant = Grant::new(lease, asked, before.ask.ttl.duration());
+            Settled::BeforeGranted(Told::Granted(grant))
+        }
         // The grant has run out: it has not got the lock, and stands in the queue once more.
         Ok(_) | Err(_) => ambiguous(inner),
     }

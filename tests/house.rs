@@ -9,15 +9,14 @@ use std::{
 /// The floors, from the ground up; design notes stand in `docs/architecture.md`.
 const FLOORS: &[&[&str]] = &[
     &[
-        "buckets", "claim", "endpoint", "error", "event", "fault", "fence", "health", "history", "holder",
-        "lease", "lost", "stats", "sync", "tag", "text", "time", "token", "ttl",
+        "agenda", "buckets", "claim", "endpoint", "error", "event", "fault", "fence", "grant", "health",
+        "held", "history", "holder", "lease", "lost", "stats", "sync", "tag", "text", "time", "token", "ttl",
     ],
     &["meter"],
     &["store"],
-    &["abandoned", "config", "hearing", "inner", "known", "lines", "watch"],
-    &[],
+    &["abandoned", "config", "hearing", "inner", "known", "lines", "roster", "watch"],
     &["attempt"],
-    &["hub", "waiters", "sweeper"],
+    &["guard", "hub", "renewal", "sweeper", "waiters"],
     &["builder", "compat", "locks", "metrics", "snapshot"],
 ];
 
@@ -251,7 +250,7 @@ fn calls(path: &Path, awaited: &BTreeSet<String>) -> Vec<Call> {
 fn every_public_call_says_how_it_fails_and_what_a_drop_leaves() {
     let folders = [root().join("src"), root().join("exporter/src")];
     let awaited = awaited_types(&folders);
-    for builder in ["Acquire", "AcquireAll", "Extend", "Release"] {
+    for builder in ["Acquire", "AcquireAll", "Extend", "AcquireGuard", "Release"] {
         assert!(awaited.contains(builder), "the reader of the sources sees {builder}: {awaited:?}");
     }
     let (mut seen, mut missing) = (BTreeSet::new(), Vec::new());
@@ -278,7 +277,9 @@ fn every_public_call_says_how_it_fails_and_what_a_drop_leaves() {
         }
     }
     assert!(missing.is_empty(), "missing: {missing:#?}");
-    for name in ["connect", "acquire", "release_lease", "force_release", "settled", "next", "serve"] {
+    for name in
+        ["connect", "acquire", "release_lease", "force_release", "settled", "protect", "next", "serve"]
+    {
         assert!(seen.contains(name), "the reader of the sources sees {name}: {seen:?}");
     }
 }
@@ -339,6 +340,23 @@ fn links_lead_somewhere() {
             let elsewhere = target.is_empty() || target.contains("://");
             let exists = || page.parent().is_some_and(|folder| folder.join(target).exists());
             assert!(elsewhere || exists(), "{}: {link} leads nowhere", page.display());
+        }
+    }
+}
+
+/// Each promise names the tests that show it, and they are there.
+#[test]
+fn every_guarantee_is_shown_by_a_test() {
+    let page = fs::read_to_string(root().join("docs/guarantees.md")).expect("a page");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains(". |")).collect();
+    assert!(rows.len() > 20, "the reader sees the promises");
+    for row in rows {
+        let links: Vec<_> = row.split('[').skip(1).filter_map(|link| link.split_once("](../")).collect();
+        assert!(!links.is_empty(), "no test shows: {row}");
+        for (name, rest) in links {
+            let path = rest.split(')').next().unwrap_or_default();
+            let tests = fs::read_to_string(root().join(path)).expect("a file of tests");
+            assert!(tests.contains(&format!("fn {name}(")), "{path} has no test {name}");
         }
     }
 }

@@ -16,10 +16,11 @@ use proptest::{
 };
 use serde_json::Value;
 use spool_lock::{
-    Acquire, AcquireAll, AcquireAllError, AcquireError, Claim, Config, ConfigError, ConnectError,
-    ConnectionState, Event, Extend, ExtendError, Fault, Fence, ForceReleaseError, Health, HealthStatus,
-    Holder, Lease, Occupant, PastLease, PoolReport, ReadError, Reading, Release, ReleaseError, RequestId,
-    Snapshot, SpoolLocks, Stats, Tag, Token, Ttl, Watch,
+    Acquire, AcquireAll, AcquireAllError, AcquireError, AcquireGuard, Claim, Config, ConfigError,
+    ConnectError, ConnectionState, Event, Extend, ExtendError, Fault, Fence, ForceReleaseError,
+    GuardReleaseError, GuardState, GuardWatch, Health, HealthStatus, Holder, Lease, LockGuard, LockLost,
+    Occupant, PastLease, PoolReport, ReadError, Reading, Release, ReleaseError, RequestId, Snapshot,
+    SpoolLocks, Stats, Tag, Token, Ttl, Watch,
 };
 use support::RedisServer;
 
@@ -212,6 +213,7 @@ fn futures_are_send_and_types_are_shared() {
     fn shared<T: Send + Sync + 'static>() {}
     shared::<SpoolLocks>();
     shared::<(Config, Claim, Watch, Event)>();
+    shared::<(LockGuard, GuardWatch, GuardState, LockLost, GuardReleaseError)>();
     shared::<(Tag, Holder, Lease, Occupant, PastLease, Ttl, Token, RequestId, Fence)>();
     shared::<(Stats, Snapshot, Health, PoolReport, Reading<Option<Occupant>>)>();
     shared::<(Fault, AcquireError, AcquireAllError, ExtendError, ReleaseError)>();
@@ -243,6 +245,20 @@ fn futures_are_send_and_types_are_shared() {
         send(locks.watch_tag(tag));
         send(locks.health());
         send(claim.settled());
+        send(watch.next());
+    };
+    let _ = |locks: &'static SpoolLocks, lease: &'static Lease, guard: &'static LockGuard| {
+        let one: AcquireGuard<'_> = locks.guard(&lease.tag, &lease.holder);
+        let all: AcquireGuard<'_, &[Tag]> = locks.guard_all(&[], &lease.holder);
+        send(one.into_future());
+        send(all.into_future());
+        send(locks.guard(&lease.tag, &lease.holder));
+        send(locks.guard_all(&[], &lease.holder));
+        send(guard.lost());
+        send(guard.protect(std::future::ready(())));
+    };
+    let _ = |guard: LockGuard, watch: &'static mut GuardWatch| {
+        send(guard.release());
         send(watch.next());
     };
 }

@@ -6,6 +6,7 @@ use super::{Call, patience};
 use crate::{
     AcquireError, Fault, FaultKind, Lease, Occupant, Tag, Token,
     abandoned::Abandoned,
+    grant::Grant,
     inner::{Inner, Sight, Told},
     meter::Operation,
     store::{Acquired, Ask, Queued, Store as _},
@@ -24,7 +25,7 @@ pub(crate) async fn acquire(
     is_named: bool,
     wait: Duration,
     deadline: Option<Duration>,
-) -> Result<Lease, AcquireError> {
+) -> Result<Grant, AcquireError> {
     let until = Instant::now() + wait.min(LONGEST_WAIT);
     let lines = &inner.lines;
     // Whoever waits comes first: to look would be to come before them. But nobody waits for a lease of his own.
@@ -49,7 +50,7 @@ async fn ask_once(
     ask: &Ask,
     is_named: bool,
     deadline: Option<Duration>,
-) -> Result<Lease, AcquireError> {
+) -> Result<Grant, AcquireError> {
     let call = Call::start(inner, Operation::Acquire, deadline);
     let asked = call.started;
     let until = call.deadline;
@@ -59,7 +60,11 @@ async fn ask_once(
     match call.finish(outcome) {
         Ok(Acquired::Granted(lease)) => {
             inner.known.granted(&lease, asked);
-            Ok(lease)
+            Ok(Grant::new(lease, asked, ask.ttl.duration()))
+        }
+        Ok(Acquired::Adopted { lease, expires_in }) => {
+            inner.known.granted(&lease, asked);
+            Ok(Grant::new(lease, asked, expires_in))
         }
         Ok(Acquired::AlreadyHeld(lease)) => {
             inner.known.stands(lease.clone().into(), asked);
@@ -107,7 +112,7 @@ async fn wait_in_line(
     sight: Option<Sight>,
     until: Instant,
     deadline: Option<Duration>,
-) -> Result<Lease, AcquireError> {
+) -> Result<Grant, AcquireError> {
     let started = Instant::now();
     let Ok(mut seat) = inner.lines.join(&ask.tag, ask.clone(), is_named, sight, until, started) else {
         return Err(AcquireError::Saturated);
@@ -130,7 +135,7 @@ async fn wait_in_line(
     drop(seat);
     inner.meter.acquire_wait.observe(started.elapsed());
     match (answer, sight) {
-        (Some(Told::Granted(lease)), _) => Ok(lease),
+        (Some(Told::Granted(grant)), _) => Ok(grant),
         (Some(Told::Refused(error)), _) => Err(error),
         (Some(Told::Ambiguous), _) => {
             let claim = inner.claim(ask, is_named, inner.until_all_is_over());

@@ -23,7 +23,7 @@ pub(crate) async fn acquire_all(
         let tag = ask.tag.clone();
         let left = wait.saturating_sub(started.elapsed());
         match acquire(inner, ask, false, left, deadline).await {
-            Ok(lease) => acquired.leases.push(lease),
+            Ok(grant) => acquired.leases.push(grant.lease),
             Err(why) => {
                 let lost = acquired.give_back().await;
                 return Err(AcquireAllError { tag, why: Box::new(why), lost });

@@ -12,9 +12,9 @@ mod release;
 pub(crate) use self::{
     acquire::{acquire, find, leave, queue},
     acquire_all::acquire_all,
-    extend::extend,
+    extend::{extend, renew},
     read::{history, inspect, list, look, probe, walk},
-    release::{force_release, release, sweep},
+    release::{force_release, release, release_guard, sweep},
 };
 
 use std::time::Duration;
@@ -22,9 +22,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    Fault, LostReason,
+    Fault, Fence, Holder, LeaseKind, LostReason, Tag,
+    held::Over,
     inner::Inner,
-    known::Fate,
     meter::{LockMeter, Operation},
     store::{NotYours, Whose},
 };
@@ -60,6 +60,15 @@ impl<'a> Call<'a> {
     }
 }
 
+/// How a holder has lost the lease of which the store says this.
+fn lost_to(not: &NotYours, holder: &Holder) -> LostReason {
+    match not {
+        NotYours::Occupied(occupant) if occupant.holder != *holder => LostReason::Stolen,
+        // Its holder has another one by now, for which this one had to end first.
+        NotYours::Occupied(_) | NotYours::Free { .. } => LostReason::Expired,
+    }
+}
+
 impl Inner {
     /// Counts what it means for a holder that the lease it named does not stand. Who names no fence claims no lease in
     /// particular and may never have had one: to release what is not held is a mistake of its caller, not a loss.
@@ -69,14 +78,23 @@ impl Inner {
         if matches!(not, NotYours::Occupied(_)) {
             self.meter.fencing_rejections.add_one();
         }
-        let reason = match not {
+        let is_loss = match not {
+            // Its guard finds out, and whoever else names its lease has not lost it.
+            _ if whose.kind == LeaseKind::Guard => false,
             // A release comes too late also when it comes twice; who extends is at work.
-            NotYours::Free { .. } if operation == Operation::Extend => LostReason::Expired,
-            NotYours::Occupied(occupant) if occupant.holder != *whose.holder => LostReason::Stolen,
-            _ => return,
+            NotYours::Free { .. } => operation == Operation::Extend,
+            NotYours::Occupied(occupant) => occupant.holder != *whose.holder,
         };
-        // The hub may have noticed it first: a lease is lost once.
-        if self.known.lose(whose.tag, fence) != Some(Fate::Lost) {
+        if is_loss {
+            self.had_ended(whose.tag, fence, lost_to(not, whose.holder));
+        }
+    }
+
+    /// A call found that a lease had ended. The hub may have noticed it first: a lease is lost once. Nobody else is told of one that
+    /// was given back.
+    fn had_ended(&self, tag: &Tag, fence: Fence, reason: LostReason) {
+        if let None | Some(Err(Over::GivenBack)) = self.lose(tag, fence, reason) {
+            self.known.had_ended(tag, fence, reason);
             self.meter.lost(reason);
         }
     }

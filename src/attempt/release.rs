@@ -2,9 +2,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Call;
+use super::{Call, lost_to};
 use crate::{
-    Fault, FaultKind, ForceReleaseError, Lease, Occupant, ReleaseError, RequestId, Tag,
+    Fault, FaultKind, ForceReleaseError, GuardReleaseError, Lease, LeaseKind, LockLost, LostReason, Occupant,
+    ReleaseError, RequestId, Tag,
+    grant::Grant,
     inner::{ForLock, Inner, Told},
     lines::{HandOver, HandOverEnd},
     meter::Operation,
@@ -33,6 +35,10 @@ pub(crate) async fn release(
     match call.finish(outcome) {
         Ok(Released::Released { held }) => {
             inner.known.ended(whose.tag, meant);
+            // Somebody else may have released a guard's lease by its name (`release_lease`): the guard is told.
+            if let Some(fence) = meant.filter(|_| whose.kind == LeaseKind::Guard) {
+                inner.lose(whose.tag, fence, LostReason::Expired);
+            }
             if let Some(held) = held {
                 inner.meter.held.observe(held);
             }
@@ -47,10 +53,37 @@ pub(crate) async fn release(
         }
         Err(fault) if fault.kind().is_ambiguous() => Err(ReleaseError::Ambiguous { request: stamped, fault }),
         Err(fault) => {
-            inner.known.keeps(whose.tag, meant);
+            // A guard's release goes on.
+            if whose.kind == LeaseKind::Identity {
+                inner.known.keeps(whose.tag, meant);
+            }
             Err(fault.into())
         }
     }
+}
+
+/// Asks once to end a guard's lease.
+pub(crate) async fn release_guard(
+    inner: &Inner,
+    lease: &Lease,
+    request: RequestId,
+    deadline: Option<Duration>,
+) -> Result<(), GuardReleaseError> {
+    let Lease { tag, holder, fence, .. } = lease;
+    let reason = match release(inner, Whose::of(lease), request, deadline).await {
+        Ok(()) => return Ok(()),
+        Err(ReleaseError::NotHolder(occupant)) => lost_to(&NotYours::Occupied(*occupant), holder),
+        Err(ReleaseError::NotHeld { last }) => lost_to(&NotYours::Free { last }, holder),
+        Err(ReleaseError::Fault(fault)) if fault.kind() == FaultKind::NotALock => LostReason::Stolen,
+        Err(ReleaseError::Ambiguous { fault, .. } | ReleaseError::Fault(fault)) => {
+            return Err(GuardReleaseError::Unconfirmed(fault));
+        }
+        Err(ReleaseError::Saturated) => {
+            return Err(GuardReleaseError::Unconfirmed(FaultKind::Saturated.into()));
+        }
+    };
+    inner.had_ended(tag, *fence, reason);
+    Err(LockLost { tag: tag.clone(), fence: *fence, reason }.into())
 }
 
 /// Asks once to end a lease and to grant the lock to the head of the line in the same step.
@@ -66,7 +99,8 @@ async fn hand_over(
         Ok(HandedOver::Granted { held, lease }) => {
             inner.known.granted(&lease, asked);
             let (sight, again) = inner.sight(lease.clone().into(), head.ask.ttl.duration());
-            head.settle(HandOverEnd::Granted { answer: Told::Granted(lease), sight, again });
+            let grant = Grant::new(lease, asked, head.ask.ttl.duration());
+            head.settle(HandOverEnd::Granted { answer: Told::Granted(grant), sight, again });
             Ok(Released::Released { held })
         }
         Ok(HandedOver::Passed { held, occupant, expires_in }) => {
@@ -103,8 +137,8 @@ async fn hand_over(
 /// holder relies on it, or lapsed.
 pub(crate) async fn sweep(inner: &Inner, lease: &Lease, request: RequestId) -> Result<Swept, Fault> {
     let call = Call::start(inner, Operation::Release, None);
-    let Lease { tag, holder, kind, fence, .. } = lease;
-    let meant = inner.known.giving_back(&Whose { tag, holder, kind: *kind, fence: Some(*fence) });
+    let Lease { tag, fence, .. } = lease;
+    let meant = inner.known.giving_back(&Whose::of(lease));
     let outcome = inner.store.sweep(lease, request, call.deadline).await;
     match call.finish(outcome)? {
         Released::Released { .. } => {
@@ -133,7 +167,11 @@ pub(crate) async fn force_release(
     let outcome = inner.store.force_release(tag, by, why, call.deadline).await;
     match call.finish(outcome)? {
         Forced::Ended(occupant) => {
-            inner.known.ended(tag, occupant.as_ref().map(|occupant| occupant.fence));
+            let fence = occupant.as_ref().map(|occupant| occupant.fence);
+            inner.known.ended(tag, fence);
+            if let Some(fence) = fence {
+                inner.lose(tag, fence, LostReason::Forced);
+            }
             Ok(occupant)
         }
         Forced::Free { last } => {

@@ -82,7 +82,7 @@ impl<'a> IntoFuture for Acquire<'a> {
                 ttl,
                 note: note.to_owned(),
             };
-            attempt::acquire(inner, ask, is_named, wait, deadline).await
+            Ok(attempt::acquire(inner, ask, is_named, wait, deadline).await?.lease)
         })
     }
 }

@@ -3,11 +3,14 @@
 mod acquire;
 mod acquire_all;
 mod extend;
+mod guard;
 mod release;
 
 use std::pin::Pin;
 
-pub use self::{acquire::Acquire, acquire_all::AcquireAll, extend::Extend, release::Release};
+pub use self::{
+    acquire::Acquire, acquire_all::AcquireAll, extend::Extend, guard::AcquireGuard, release::Release,
+};
 
 /// What awaiting a builder runs.
 type Pending<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;

@@ -118,7 +118,7 @@ const FIELDS: &[Field] = &[
         ttl,
         show,
         "whole milliseconds from 1ms to 30days can",
-        "How long a guard's lock lasts after its last renewal: how long others wait after a crash"
+        "How long a guard's lock lasts after its last renewal: how long others wait after a crash; seconds at least, much longer than a reply takes"
     ),
     duration!(
         "GUARD_MAX_HOLD",
@@ -126,7 +126,7 @@ const FIELDS: &[Field] = &[
         MILLI,
         30 * DAY,
         "1ms to 30days can, not below SPOOL_LOCK_GUARD_TTL",
-        "How long a guard is renewed at most: a stuck task does not hold for ever"
+        "How long a guard is held at most, renewals included: a stuck task does not hold for ever"
     ),
     count!(
         "MAX_CONNECTIONS",
@@ -150,7 +150,7 @@ const FIELDS: &[Field] = &[
         10 * MILLI,
         DAY,
         "10ms to 1day can",
-        "How long a connection may be without work before it is closed; one stays"
+        "How long a connection may be without work before it is closed; one stays, and one for guards while there are any"
     ),
     count!(
         "MAX_WAITERS",
@@ -166,7 +166,7 @@ const FIELDS: &[Field] = &[
         10 * MILLI,
         MINUTE,
         "10ms to 1m can",
-        "How long opening a connection may take: TCP, TLS and handshake over a bad line"
+        "How long opening a connection may take: TCP, TLS and handshake over a bad line; less than a third of the ttl of guards"
     ),
     duration!(
         "RESPONSE_TIMEOUT",

@@ -72,13 +72,13 @@ pub struct WaitConfig {
     pub line: u32,
 }
 
-/// Locks that are tied to a value of the process. Checked, and not used yet.
+/// Locks that are tied to a value of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GuardConfig {
     /// How long a guard's lock lasts after its last renewal. Default 30 s.
     pub ttl: Ttl,
-    /// How long a guard is renewed at most. Default 1 h; not shorter than the guard's ttl, up to 30 days.
+    /// How long a guard is held at most: it is not renewed beyond this. Default 1 h; not shorter than the guard's ttl, up to 30 days.
     pub max_hold: Duration,
 }
 

@@ -53,6 +53,10 @@ pub(super) fn heard(told: Option<&Seen>, event: Event) -> Changes {
         Event::Taken { .. } if same => return [None, None],
         Event::Extended { .. } if told.is_some() && !same => taken(occupant),
         Event::Forced { .. } => Change { event, lost: Some(LostReason::Forced) },
+        // Its guard, if it did not ask for that itself.
+        Event::Released { .. } if occupant.kind == LeaseKind::Guard => {
+            Change { event, lost: Some(LostReason::Expired) }
+        }
         _ => Change::of(event),
     };
     [ended, Some(change)]

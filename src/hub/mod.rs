@@ -10,7 +10,6 @@
 //! That a lease expires nobody publishes: keyspace events are off by default, cost every command, and come when Redis gets
 //! round to it (seconds late with many keys). The hub has timers of its own and asks when one is due.
 
-mod agenda;
 mod channel;
 mod difference;
 mod link;

@@ -16,17 +16,19 @@ use tokio::{
 };
 
 use super::{
-    agenda::Agenda,
     channel::{Channel, Stage},
     difference::{Change, Changes, difference, heard, may_be_told},
     link::{Link, Pause},
     told::Told,
 };
 use crate::{
-    Event, Fault, FaultKind, Occupant, Tag, attempt,
+    Event, Fault, FaultKind, Occupant, Tag,
+    agenda::Agenda,
+    attempt,
     hearing::Request,
+    held::Over,
     inner::Inner,
-    known::{Fate, Finding},
+    known::Finding,
     store::{Feed, News, Seen, Store as _, Topic},
     time::from_unix_millis,
 };
@@ -60,7 +62,8 @@ pub(super) struct Switchboard {
     channels: HashMap<Topic, Channel>,
     /// While all are watched, a tag that is not here is free.
     told: Told,
-    agenda: Agenda,
+    /// When a tag is looked at, in µs of the server's clock since 1970.
+    agenda: Agenda<u64, Tag>,
     looks: usize,
     errands: JoinSet<Errand>,
     swept: Instant,
@@ -440,12 +443,10 @@ impl Switchboard {
         let own = lost.and_then(|reason| Some((reason, event.occupant()?.clone(), event.at()?)));
         self.send(tag, event);
         let Some((reason, occupant, at)) = own else { return };
-        match self.inner.known.lose(tag, occupant.fence) {
-            None | Some(Fate::GivenBack) => return,
-            Some(Fate::Kept) => self.inner.meter.lost(reason),
-            // An operation was refused for it, and counted it.
-            Some(Fate::Lost) => {}
-        }
+        let reason = match self.inner.lose(tag, occupant.fence, reason) {
+            Some(Ok(reason) | Err(Over::Lost(reason))) => reason,
+            Some(Err(Over::GivenBack)) | None => return,
+        };
         self.send(tag, Event::Lost { occupant, reason, at });
     }
 

@@ -10,7 +10,7 @@ mod finding;
 
 use std::{
     num::NonZeroUsize,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use lru::LruCache;
@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 pub(crate) use self::finding::Finding;
 use crate::{
-    Fence, Lease, Occupant, Tag,
+    Fence, Lease, LostReason, Occupant, Tag,
+    held::{Held, Over},
     store::{NotYours, Seen, Whose},
 };
 
@@ -37,21 +38,13 @@ struct Entry {
     own: [Option<Own>; 2],
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Own {
     fence: Fence,
-    fate: Fate,
-}
-
-/// What became of a lease that this process had acquired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It is to stand.
-    Kept,
-    /// Its release was asked.
-    GivenBack,
-    /// It ended otherwise, and was counted.
-    Lost,
+    /// Whether it is to stand.
+    stands: Result<(), Over>,
+    /// What is told of its loss, where a guard has it.
+    held: Weak<Held>,
 }
 
 impl Default for Known {
@@ -68,8 +61,22 @@ impl Known {
         let entry = tags.get_or_insert_mut_ref(&lease.tag, Entry::default);
         entry.hear(Finding::asked(Seen::Held(lease.clone().into()), asked));
         if entry.own(fence).is_none() {
-            let before = entry.own[0].filter(|own| own.fate == Fate::Kept);
-            entry.own = [Some(Own { fence, fate: Fate::Kept }), before];
+            let before = entry.own[0].take().filter(|own| own.stands != Err(Over::GivenBack));
+            entry.own = [Some(Own { fence, stands: Ok(()), held: Weak::new() }), before];
+        }
+    }
+
+    /// A guard has the lease that this process was granted. It is told if that was lost before.
+    pub(crate) fn guarded(&self, held: &Arc<Held>) {
+        let Lease { tag, fence, .. } = held.lease();
+        let stands = {
+            let mut tags = self.tags();
+            let Some(own) = tags.peek_mut(tag).and_then(|entry| entry.own(*fence)) else { return };
+            own.held = Arc::downgrade(held);
+            own.stands
+        };
+        if let Err(Over::Lost(reason)) = stands {
+            let _ = held.lose(reason, Instant::now);
         }
     }
 
@@ -97,8 +104,8 @@ impl Known {
         let mut tags = self.tags();
         let Some(entry) = tags.peek_mut(whose.tag) else { return whose.fence };
         let fence = entry.meant(whose)?;
-        if let Some(own) = entry.own(fence).filter(|own| own.fate == Fate::Kept) {
-            own.fate = Fate::GivenBack;
+        if let Some(own) = entry.own(fence).filter(|own| own.stands.is_ok()) {
+            own.stands = Err(Over::GivenBack);
         }
         Some(fence)
     }
@@ -107,8 +114,8 @@ impl Known {
     pub(crate) fn keeps(&self, tag: &Tag, fence: Option<Fence>) {
         let mut tags = self.tags();
         let own = fence.zip(tags.peek_mut(tag)).and_then(|(fence, entry)| entry.own(fence));
-        if let Some(own) = own.filter(|own| own.fate == Fate::GivenBack) {
-            own.fate = Fate::Kept;
+        if let Some(own) = own.filter(|own| own.stands == Err(Over::GivenBack)) {
+            own.stands = Ok(());
         }
     }
 
@@ -119,11 +126,37 @@ impl Known {
         }
     }
 
-    /// A lease has ended without a release. Answers what was known to have become of it, if this process had acquired it.
-    pub(crate) fn lose(&self, tag: &Tag, fence: Fence) -> Option<Fate> {
-        let mut tags = self.tags();
-        let own = tags.peek_mut(tag)?.own(fence)?;
-        Some(std::mem::replace(&mut own.fate, Fate::Lost))
+    /// A lease has ended without a release; its guard is told. The first who says so is answered how it was lost. None where this
+    /// process had not acquired it.
+    pub(crate) fn lose(
+        &self,
+        tag: &Tag,
+        fence: Fence,
+        reason: LostReason,
+    ) -> Option<Result<LostReason, Over>> {
+        let (stood, held) = {
+            let mut tags = self.tags();
+            let own = tags.peek_mut(tag)?.own(fence)?;
+            let stood = own.stands;
+            // One that was given back stays so: of its end more than one piece of news may come.
+            if stood.is_ok() {
+                own.stands = Err(Over::Lost(reason));
+            }
+            (stood, own.held.upgrade())
+        };
+        // Whoever has a guard knows it better, but not what was counted when it was given back too late.
+        let told = held.map(|held| held.lose(reason, Instant::now));
+        Some(match stood {
+            Err(Over::Lost(_)) => stood.map(|()| reason),
+            _ => told.unwrap_or(stood.map(|()| reason)),
+        })
+    }
+
+    /// A lease had ended before its release came.
+    pub(crate) fn had_ended(&self, tag: &Tag, fence: Fence, reason: LostReason) {
+        if let Some(own) = self.tags().peek_mut(tag).and_then(|entry| entry.own(fence)) {
+            own.stands = Err(Over::Lost(reason));
+        }
     }
 
     /// Something was seen of a tag.
@@ -186,16 +219,19 @@ mod tests {
     fn lease_is_lost_once_and_only_by_who_acquired_it() {
         let known = Known::default();
         let lease = lease("TEST-02", 5);
-        assert_eq!(known.lose(&lease.tag, lease.fence), None);
+        assert_eq!(known.lose(&lease.tag, lease.fence, LostReason::Expired), None);
         known.stands(lease.clone().into(), Instant::now());
-        assert_eq!(known.lose(&lease.tag, lease.fence), None, "seen is not acquired");
+        assert_eq!(known.lose(&lease.tag, lease.fence, LostReason::Expired), None, "seen is not acquired");
         known.granted(&lease, Instant::now());
-        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Kept));
-        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Lost));
+        assert_eq!(known.lose(&lease.tag, lease.fence, LostReason::Expired), Some(Ok(LostReason::Expired)));
+        assert_eq!(
+            known.lose(&lease.tag, lease.fence, LostReason::Expired),
+            Some(Err(Over::Lost(LostReason::Expired)))
+        );
         known.granted(&lease, Instant::now());
         assert_eq!(
-            known.lose(&lease.tag, lease.fence),
-            Some(Fate::Lost),
+            known.lose(&lease.tag, lease.fence, LostReason::Expired),
+            Some(Err(Over::Lost(LostReason::Expired))),
             "adopted again, it is the same one"
         );
     }
@@ -208,11 +244,26 @@ mod tests {
             let whose = whose(&lease, with_fence.then_some(lease.fence));
             known.granted(&lease, Instant::now());
             let meant = known.giving_back(&whose);
-            assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::GivenBack));
+            assert_eq!(known.lose(&lease.tag, lease.fence, LostReason::Expired), Some(Err(Over::GivenBack)));
             known.ended(&lease.tag, meant);
             let state = known.tags().get(&lease.tag).and_then(|entry| entry.finding.clone()).unwrap().state;
             assert_eq!(state, Seen::Free { last: Some(lease.fence) });
         }
+    }
+
+    #[test]
+    fn what_is_given_back_is_not_lost_however_often_its_end_is_heard() {
+        let known = Known::default();
+        let lease = lease("TEST-02", 5);
+        known.granted(&lease, Instant::now());
+        known.giving_back(&whose(&lease, None));
+        for _ in 0..3 {
+            let lost = known.lose(&lease.tag, lease.fence, LostReason::Expired);
+            assert_eq!(lost, Some(Err(Over::GivenBack)));
+        }
+        known.had_ended(&lease.tag, lease.fence, LostReason::Stolen);
+        let lost = known.lose(&lease.tag, lease.fence, LostReason::Expired);
+        assert_eq!(lost, Some(Err(Over::Lost(LostReason::Stolen))), "its release found that it had ended");
     }
 
     #[test]
@@ -222,9 +273,13 @@ mod tests {
         known.granted(&lease, Instant::now());
         let meant = known.giving_back(&whose(&lease, None));
         known.keeps(&lease.tag, meant);
-        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Kept));
+        assert_eq!(known.lose(&lease.tag, lease.fence, LostReason::Expired), Some(Ok(LostReason::Expired)));
         known.keeps(&lease.tag, meant);
-        assert_eq!(known.lose(&lease.tag, lease.fence), Some(Fate::Lost), "and only once");
+        assert_eq!(
+            known.lose(&lease.tag, lease.fence, LostReason::Expired),
+            Some(Err(Over::Lost(LostReason::Expired))),
+            "and only once"
+        );
     }
 
     #[test]
@@ -233,8 +288,8 @@ mod tests {
         let (old, new) = (lease("TEST-02", 5), lease("TEST-02", 9));
         known.granted(&old, Instant::now());
         known.granted(&new, Instant::now());
-        assert_eq!(known.lose(&old.tag, old.fence), Some(Fate::Kept));
-        assert_eq!(known.lose(&new.tag, new.fence), Some(Fate::Kept));
+        assert_eq!(known.lose(&old.tag, old.fence, LostReason::Expired), Some(Ok(LostReason::Expired)));
+        assert_eq!(known.lose(&new.tag, new.fence, LostReason::Expired), Some(Ok(LostReason::Expired)));
     }
 
     #[test]
@@ -248,8 +303,8 @@ mod tests {
         }
         known.stands(first.clone().into(), Instant::now());
         known.free(&Tag::new("one more").unwrap(), None, Instant::now());
-        assert_eq!(known.lose(&second.tag, second.fence), None);
-        assert_eq!(known.lose(&first.tag, first.fence), Some(Fate::Kept));
+        assert_eq!(known.lose(&second.tag, second.fence, LostReason::Expired), None);
+        assert_eq!(known.lose(&first.tag, first.fence, LostReason::Expired), Some(Ok(LostReason::Expired)));
         assert_eq!(known.tags().len(), TAGS.get());
     }
 }

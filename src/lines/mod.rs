@@ -1,7 +1,7 @@
 //! [`Lines`]: who waits in this process, a line for each tag.
 //!
 //! First come, first served. Of a line the head alone is known to the store, and at any moment at most one call of a line is
-//! under way: a look of its keeper (floor 6, `waiters`), or a release that hands the lock on to the head. So no two of them can
+//! under way: a look of its keeper (`waiters`), or a release that hands the lock on to the head. So no two of them can
 //! disagree about what the head was granted.
 //!
 //! # What it promises

@@ -291,7 +291,7 @@ const CATALOGUE: &[Metric] = &[
     counter(
         "spool_lock_swept_total",
         &[SWEPT],
-        "Calls of which nobody heard what they were granted, by what became of it.",
+        "Guards that were dropped, lost, or whose release was not confirmed, and calls of which nobody heard what they were granted, by what became of it.",
     ),
     gauge("spool_lock_waiters", &[], "Calls that wait in line for a lock that somebody else holds."),
     histogram(
@@ -309,7 +309,7 @@ const CATALOGUE: &[Metric] = &[
     counter(
         "spool_lock_lost_total",
         &[LOST_REASON],
-        "Leases that ended otherwise than by a release: noticed while the process that acquired them watched, or when an extend or release named their fence.",
+        "Leases that ended otherwise than by a release: noticed while the process that acquired them watched, when an extend or release named their fence, or by their guard.",
     ),
     histogram(
         "spool_lock_extend_margin_seconds",

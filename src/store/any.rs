@@ -138,11 +138,11 @@ impl Store for AnyStore {
         either!(self, store => store.history(tag, deadline))
     }
 
-    fn expect_renewals(&self, are_expected: bool) {
+    fn keep_lane(&self, is_wanted: bool) {
         match self {
-            Self::Redis(store) => store.expect_renewals(are_expected),
+            Self::Redis(store) => store.keep_lane(is_wanted),
             #[cfg(feature = "memory")]
-            Self::Memory(store) => store.expect_renewals(are_expected),
+            Self::Memory(store) => store.keep_lane(is_wanted),
         }
     }
 

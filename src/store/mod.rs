@@ -37,9 +37,10 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    /// Whether a lease is the holder's who asks: a second one is not granted.
+    /// Whether a lease is that of the identity who asks, which is told of it and does not wait for it. A guard is one value's: it
+    /// waits for another guard of its holder as for anybody's.
     pub(crate) fn is_by(&self, holder: &Holder, kind: LeaseKind) -> bool {
-        self.holder == *holder && self.kind == kind
+        [self.kind, kind] == [LeaseKind::Identity; 2] && self.holder == *holder
     }
 }
 
@@ -53,10 +54,24 @@ pub(crate) struct Whose<'a> {
     pub(crate) fence: Option<Fence>,
 }
 
+impl<'a> Whose<'a> {
+    /// Exactly this lease.
+    pub(crate) fn of(lease: &'a Lease) -> Self {
+        let Lease { tag, holder, kind, fence, .. } = lease;
+        Self { tag, holder, kind: *kind, fence: Some(*fence) }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Acquired {
+    /// For its whole ttl from now.
     Granted(Lease),
-    /// The same holder has it, by another call.
+    /// The token holds since an earlier call, for what is left.
+    Adopted {
+        lease: Lease,
+        expires_in: Duration,
+    },
+    /// The same identity has it, by another call.
     AlreadyHeld(Lease),
     Contended {
         occupant: Occupant,
@@ -260,9 +275,8 @@ pub(crate) trait Store {
     fn history(&self, tag: &Tag, deadline: Instant)
     -> impl Future<Output = Result<Vec<Event>, Fault>> + Send;
 
-    /// Says whether somebody relies on extends and releases that come in time: they then wait behind nothing else.
-    #[allow(dead_code, reason = "no guard calls it yet; an `expect` of a trait's method is never fulfilled")]
-    fn expect_renewals(&self, are_expected: bool);
+    /// Says whether a connection is to be kept for extends and releases, which then wait behind nothing else.
+    fn keep_lane(&self, is_wanted: bool);
 
     /// Opens the feed of this process, which brings nothing yet.
     fn feed(&self, deadline: Instant) -> impl Future<Output = Result<Feed, Fault>> + Send;

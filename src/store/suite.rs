@@ -23,6 +23,10 @@ macro_rules! behaviours {
             who_is_granted_before_is_told_and_nothing_changes
             the_same_holder_takes_no_place
             a_holder_that_is_granted_elsewhere_takes_no_place
+            another_guard_of_the_same_holder_waits_and_is_served
+            a_guard_is_handed_over_to_another_of_the_same_holder
+            a_guard_and_an_identity_of_one_holder_wait_for_each_other
+            a_guard_takes_its_place_behind_another_of_its_holder_that_comes_first
             one_look_comes_behind_those_who_wait
             a_look_from_the_queue_comes_behind_those_who_came_before
             the_first_takes_a_free_lock_at_once
@@ -42,9 +46,12 @@ macro_rules! behaviours {
             what_nobody_relies_on_is_swept
             what_its_holder_was_told_of_is_not_swept
             a_guard_is_swept_whoever_asks_for_another
+            a_guard_that_is_swept_serves_another_of_the_same_holder
+            a_guard_that_was_served_is_swept_although_another_asked
             what_its_holder_was_told_as_it_was_granted_is_not_swept
             a_repeated_sweep_is_answered_as_the_first
             what_is_swept_serves_the_queue
+            an_extend_of_a_guard_names_its_fence
             what_happens_is_said
             each_event_comes_once
             other_tags_are_not_heard
@@ -99,10 +106,6 @@ fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-fn whose(lease: &Lease) -> Whose<'_> {
-    Whose { tag: &lease.tag, holder: &lease.holder, kind: lease.kind, fence: Some(lease.fence) }
-}
-
 pub(crate) async fn take(store: &impl Store, ask: &Ask) -> Lease {
     match store.acquire(ask, soon()).await.expect("healthy") {
         Acquired::Granted(lease) => lease,
@@ -111,7 +114,7 @@ pub(crate) async fn take(store: &impl Store, ask: &Ask) -> Lease {
 }
 
 pub(crate) async fn give(store: &impl Store, lease: &Lease) {
-    match store.release(whose(lease), RequestId::random(), soon()).await.expect("healthy") {
+    match store.release(Whose::of(lease), RequestId::random(), soon()).await.expect("healthy") {
         Released::Released { held: Some(_) } => {}
         other => panic!("a release was expected: {other:?}"),
     }
@@ -134,7 +137,7 @@ async fn granted(store: &impl Store, ask: &Ask) -> Lease {
 
 async fn hand(store: &impl Store, lease: &Lease, next: &Ask, others_first: bool) -> HandedOver {
     let request = RequestId::random();
-    store.hand_over(whose(lease), request, next, others_first, soon()).await.expect("healthy")
+    store.hand_over(Whose::of(lease), request, next, others_first, soon()).await.expect("healthy")
 }
 
 pub(crate) async fn occupant(store: &impl Store, tag: &Tag) -> Option<Occupant> {
@@ -339,6 +342,88 @@ pub(crate) async fn the_same_holder_takes_no_place<S: Store>(open: impl AsyncFn(
     assert_eq!(holder_id(&a).await, "");
 }
 
+/// Guards of one holder are several: each is its own value's.
+fn guard() -> Ask {
+    Ask { kind: LeaseKind::Guard, ..ask("a") }
+}
+
+pub(crate) async fn another_guard_of_the_same_holder_waits_and_is_served<S: Store>(
+    open: impl AsyncFn(Rules) -> S,
+) {
+    let (a, b, c) = (open(LIVING).await, open(LIVING).await, open(LIVING).await);
+    let (to_b, to_c) = (guard(), guard());
+    let first = take(&a, &guard()).await;
+    match b.acquire(&to_b, soon()).await.expect("healthy") {
+        Acquired::Contended { occupant, .. } => {
+            assert_eq!((occupant.fence, occupant.kind), (first.fence, LeaseKind::Guard));
+        }
+        other => panic!("contended was expected: {other:?}"),
+    }
+    assert_eq!(stand(&b, &to_b).await.fence, first.fence);
+    stand(&c, &to_c).await;
+    give(&a, &first).await;
+    assert_short(&occupant(&a, &tag()).await.expect("granted at once"));
+    let second = granted(&b, &to_b).await;
+    assert!(second.token == Some(to_b.token) && second.fence > first.fence);
+    assert_whole(&second);
+    // Who released it once more by its old fence ends nothing.
+    let outcome = a.release(Whose::of(&first), RequestId::random(), soon()).await.expect("healthy");
+    assert!(matches!(outcome, Released::Not(NotYours::Occupied(_))), "{outcome:?}");
+    give(&b, &second).await;
+    assert_eq!(granted(&c, &to_c).await.token, Some(to_c.token));
+}
+
+pub(crate) async fn a_guard_is_handed_over_to_another_of_the_same_holder<S: Store>(
+    open: impl AsyncFn(Rules) -> S,
+) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    let (next, to_b) = (guard(), guard());
+    let first = take(&a, &guard()).await;
+    stand(&b, &to_b).await;
+    let HandedOver::Granted { lease, .. } = hand(&a, &first, &next, false).await else { panic!("its turn") };
+    assert_eq!(lease.token, Some(next.token));
+    let HandedOver::Passed { .. } = hand(&a, &lease, &guard(), true).await else {
+        panic!("the other's turn")
+    };
+    assert_eq!(granted(&b, &to_b).await.token, Some(to_b.token));
+}
+
+pub(crate) async fn a_guard_and_an_identity_of_one_holder_wait_for_each_other<S: Store>(
+    open: impl AsyncFn(Rules) -> S,
+) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    for (holds, waits) in [(guard(), ask("a")), (ask("a"), guard())] {
+        let lease = take(&a, &holds).await;
+        let outcome = b.acquire(&waits, soon()).await.expect("healthy");
+        assert!(matches!(outcome, Acquired::Contended { .. }), "{outcome:?}");
+        assert_eq!(stand(&b, &waits).await.kind, holds.kind);
+        let strangers = Lease { kind: waits.kind, ..lease.clone() };
+        let outcome = b.release(Whose::of(&strangers), RequestId::random(), soon()).await.expect("healthy");
+        assert!(matches!(outcome, Released::Not(NotYours::Occupied(_))), "{outcome:?}");
+        give(&a, &lease).await;
+        let lease = granted(&b, &waits).await;
+        assert_eq!((lease.kind, lease.token), (waits.kind, Some(waits.token)));
+        give(&b, &lease).await;
+    }
+    // Two identities of one name are one holder still.
+    let lease = take(&a, &ask("a")).await;
+    match b.acquire(&ask("a"), soon()).await.expect("healthy") {
+        Acquired::AlreadyHeld(held) => assert_eq!((held.fence, held.token), (lease.fence, None)),
+        other => panic!("already held was expected: {other:?}"),
+    }
+}
+
+pub(crate) async fn a_guard_takes_its_place_behind_another_of_its_holder_that_comes_first<S: Store>(
+    open: impl AsyncFn(Rules) -> S,
+) {
+    let (a, b, c) = (open(LIVING).await, open(LIVING).await, open(LIVING).await);
+    let (to_b, to_c) = (guard(), guard());
+    unserved(&a, &b, &to_b).await;
+    assert_short(&stand(&c, &to_c).await);
+    give(&b, &granted(&b, &to_b).await).await;
+    assert_eq!(granted(&c, &to_c).await.token, Some(to_c.token), "it has its place");
+}
+
 /// A lock that has ended by itself while a living process waits: the place is taken, and served by nobody yet.
 async fn unserved<S: Store>(holding: &S, waiting: &S, ask_waiting: &Ask) {
     take(holding, &Ask { ttl: millis(500), ..ask("a") }).await;
@@ -529,12 +614,12 @@ pub(crate) async fn a_repeated_hand_over_grants_nothing<S: Store>(open: impl Asy
     let a = open(LIVING).await;
     let (next, request) = (ask("next"), RequestId::random());
     let first = take(&a, &ask("a")).await;
-    let outcome = a.hand_over(whose(&first), request, &next, false, soon()).await.expect("healthy");
+    let outcome = a.hand_over(Whose::of(&first), request, &next, false, soon()).await.expect("healthy");
     let HandedOver::Granted { lease, .. } = outcome else { panic!("its turn: {outcome:?}") };
     give(&a, &lease).await;
-    let outcome = a.hand_over(whose(&first), request, &next, false, soon()).await.expect("healthy");
+    let outcome = a.hand_over(Whose::of(&first), request, &next, false, soon()).await.expect("healthy");
     assert!(matches!(outcome, HandedOver::Repeated), "{outcome:?}");
-    let outcome = a.release(whose(&first), request, soon()).await.expect("healthy");
+    let outcome = a.release(Whose::of(&first), request, soon()).await.expect("healthy");
     assert!(matches!(outcome, Released::Released { held: None }), "{outcome:?}");
     assert_eq!(holder_id(&a).await, "");
 }
@@ -573,8 +658,8 @@ pub(crate) async fn what_its_holder_was_told_of_is_not_swept<S: Store>(open: imp
         match way {
             0 => drop(b.acquire(&ask("a"), soon()).await.expect("healthy")),
             1 => drop(b.queue(&ask("a"), None, soon()).await.expect("healthy")),
-            2 => drop(b.extend(whose(&lease), Ttl::HOUR, false, soon()).await.expect("healthy")),
-            _ => drop(b.extend(whose(&lease), millis(1000), false, soon()).await.expect("healthy")),
+            2 => drop(b.extend(Whose::of(&lease), Ttl::HOUR, false, soon()).await.expect("healthy")),
+            _ => drop(b.extend(Whose::of(&lease), millis(1000), false, soon()).await.expect("healthy")),
         }
         assert!(matches!(sweep(&a, &lease).await, Released::Not(_)), "way {way}");
         let left = occupant(&a, &tag()).await.expect("it stands");
@@ -583,7 +668,7 @@ pub(crate) async fn what_its_holder_was_told_of_is_not_swept<S: Store>(open: imp
         let found = a.find(&tag(), to_a.token, soon()).await.expect("healthy").expect("its own");
         assert_eq!(found.fence, lease.fence);
         assert!(
-            matches!(a.acquire(&to_a, soon()).await, Ok(Acquired::Granted(adopted)) if adopted.fence == lease.fence)
+            matches!(a.acquire(&to_a, soon()).await, Ok(Acquired::Adopted { lease: adopted, .. }) if adopted.fence == lease.fence)
         );
         give(&b, &lease).await;
     }
@@ -591,11 +676,67 @@ pub(crate) async fn what_its_holder_was_told_of_is_not_swept<S: Store>(open: imp
 
 pub(crate) async fn a_guard_is_swept_whoever_asks_for_another<S: Store>(open: impl AsyncFn(Rules) -> S) {
     let (a, b) = (open(LIVING).await, open(LIVING).await);
-    let guard = || Ask { kind: LeaseKind::Guard, ..ask("a") };
     let lease = take(&a, &guard()).await;
     b.acquire(&guard(), soon()).await.expect("healthy");
-    b.extend(whose(&lease), Ttl::HOUR, false, soon()).await.expect("healthy");
+    b.extend(Whose::of(&lease), Ttl::HOUR, false, soon()).await.expect("healthy");
     assert!(matches!(sweep(&a, &lease).await, Released::Released { .. }));
+}
+
+pub(crate) async fn a_guard_that_is_swept_serves_another_of_the_same_holder<S: Store>(
+    open: impl AsyncFn(Rules) -> S,
+) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    let to_b = guard();
+    let lease = take(&a, &guard()).await;
+    stand(&b, &to_b).await;
+    let another = Lease { token: Some(Token::random()), ..lease.clone() };
+    assert!(matches!(sweep(&a, &another).await, Released::Not(_)), "by its token");
+    assert!(matches!(sweep(&a, &lease).await, Released::Released { .. }));
+    let next = granted(&b, &to_b).await;
+    assert_eq!(next.token, Some(to_b.token));
+    assert!(matches!(sweep(&a, &lease).await, Released::Not(_)), "of the same holder, and another's");
+    assert_eq!(occupant(&a, &tag()).await.map(|seen| seen.fence), Some(next.fence));
+}
+
+pub(crate) async fn a_guard_that_was_served_is_swept_although_another_asked<S: Store>(
+    open: impl AsyncFn(Rules) -> S,
+) {
+    let (a, b, c) = (open(LIVING).await, open(LIVING).await, open(LIVING).await);
+    let to_b = guard();
+    unserved(&a, &b, &to_b).await;
+    // Its look grants the lock to the process that came before.
+    let outcome = c.acquire(&guard(), soon()).await.expect("healthy");
+    assert!(matches!(outcome, Acquired::Contended { .. }), "{outcome:?}");
+    let lease = a.find(&tag(), to_b.token, soon()).await.expect("healthy").expect("granted");
+    assert!(matches!(sweep(&b, &lease).await, Released::Released { .. }));
+}
+
+/// It is exactly one grant that its guard prolongs, never the next one of the same holder.
+pub(crate) async fn an_extend_of_a_guard_names_its_fence<S: Store>(open: impl AsyncFn(Rules) -> S) {
+    let (a, b) = (open(LIVING).await, open(LIVING).await);
+    let extend =
+        async |lease: &Lease| a.extend(Whose::of(lease), Ttl::MAX, false, soon()).await.expect("healthy");
+    let before = take(&a, &guard()).await;
+    match extend(&before).await {
+        Extended::Extended { lease, margin } => {
+            assert_eq!((lease.fence, lease.kind, lease.token), (before.fence, LeaseKind::Guard, None));
+            assert!(margin > Duration::from_secs(3500) && margin <= Ttl::HOUR.duration(), "{margin:?}");
+        }
+        other => panic!("it stands: {other:?}"),
+    }
+    let identity = Lease { kind: LeaseKind::Identity, ..before.clone() };
+    assert!(matches!(extend(&identity).await, Extended::Not(NotYours::Occupied(_))), "it is no identity's");
+    give(&a, &before).await;
+    match extend(&before).await {
+        Extended::Not(NotYours::Free { last }) => assert_eq!(last, Some(before.fence)),
+        other => panic!("it has ended: {other:?}"),
+    }
+    let next = take(&b, &guard()).await;
+    match extend(&before).await {
+        Extended::Not(NotYours::Occupied(occupant)) => assert_eq!(occupant.fence, next.fence),
+        other => panic!("it is the next one's: {other:?}"),
+    }
+    assert!(lasts(&occupant(&a, &tag()).await.expect("held")) < Duration::from_secs(3700), "untouched");
 }
 
 pub(crate) async fn what_its_holder_was_told_as_it_was_granted_is_not_swept<S: Store>(
@@ -657,8 +798,8 @@ pub(crate) async fn what_happens_is_said<S: Store>(open: impl AsyncFn(Rules) -> 
     let occupant = taken.occupant().expect("about a lease");
     assert_eq!((occupant.fence, occupant.since, occupant.note.as_str()), (lease.fence, lease.since, "ARM"));
 
-    a.extend(whose(&lease), millis(1000), false, soon()).await.expect("healthy");
-    a.extend(whose(&lease), Ttl::MAX, false, soon()).await.expect("healthy");
+    a.extend(Whose::of(&lease), millis(1000), false, soon()).await.expect("healthy");
+    a.extend(Whose::of(&lease), Ttl::MAX, false, soon()).await.expect("healthy");
     let extended = event(&mut feed).await;
     assert_eq!(in_words(&extended), "extended a");
     assert!(lasts(extended.occupant().expect("about a lease")) > Duration::from_secs(29 * 24 * 3600));
@@ -752,7 +893,7 @@ pub(crate) async fn grants_and_ends_are_remembered<S: Store>(open: impl AsyncFn(
     let (a, b) = (open(rules).await, open(rules).await);
     let to_b = ask("b");
     let lease = take(&a, &ask("a")).await;
-    a.extend(whose(&lease), Ttl::MAX, false, soon()).await.expect("healthy");
+    a.extend(Whose::of(&lease), Ttl::MAX, false, soon()).await.expect("healthy");
     stand(&b, &to_b).await;
     give(&a, &lease).await;
     hand(&b, &granted(&b, &to_b).await, &ask("next"), false).await;

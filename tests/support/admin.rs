@@ -59,6 +59,11 @@ impl Admin {
         Ok(T::from_redis_value(reply?)?)
     }
 
+    /// A connection of its own.
+    pub fn another(&self) -> RedisResult<Connection> {
+        self.dial()
+    }
+
     /// Closes the connection; the next command dials again.
     pub fn forget(&self) {
         self.connection.lock().expect("no panic while holding the connection").take();

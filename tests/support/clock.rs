@@ -1,4 +1,4 @@
-//! The wall clock of a server, shifted while it runs.
+//! The wall clock of a server or another child, shifted while it runs.
 //!
 //! A shared object stands before the C library's clock functions (`LD_PRELOAD`). Stepping the machine's clock would
 //! need root and hit every test; a debug command that shifts time does not exist.
@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::server::ServerBuilder;
 
-/// One clock, for the servers that were started with it. Dropped, it stays as it is.
+/// One clock, for the processes that were started with it. Dropped, it stays as it is.
 #[derive(Debug)]
 pub struct ClockShim {
     object: &'static Path,
@@ -41,8 +41,13 @@ impl ClockShim {
     }
 
     pub fn shift_millis(&self, millis: i64) {
-        // In place and in one write: the file is mapped by servers that read it at any moment.
+        // In place and in one write: the file is mapped by processes that read it at any moment.
         write_at_start(self.file.as_file(), &millis.to_ne_bytes());
+    }
+
+    /// The variables with which a process reads the time from this clock.
+    pub fn variables(&self) -> [(&'static str, &Path); 2] {
+        [("LD_PRELOAD", self.object), ("CLOCK_SHIM_FILE", self.file.path())]
     }
 }
 
@@ -50,7 +55,9 @@ impl ServerBuilder {
     /// The server reads the time from `shim`.
     #[must_use]
     pub fn clock(self, shim: &ClockShim) -> Self {
-        self.preload(shim.object).env("CLOCK_SHIM_FILE", &shim.file.path().display().to_string())
+        shim.variables()
+            .into_iter()
+            .fold(self, |server, (name, value)| server.env(name, &value.display().to_string()))
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod clock;
 pub mod frame;
+pub mod monitor;
 pub mod process;
 pub mod proxy;
 pub mod resp;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use clock::ClockShim;
+pub use monitor::{Monitor, Sent};
 pub use proxy::FaultProxy;
 pub use resp::{Answer, ScriptedServer};
 pub use server::RedisServer;

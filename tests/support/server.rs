@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::admin::{ADMIN_NAME, Admin, CommandStat, parse_clients, parse_commandstats, parse_info};
 use super::free_port;
+use super::monitor::Monitor;
 use super::process::Process;
 
 /// A running server with a port and a directory of its own; killed and removed on drop.
@@ -108,6 +109,12 @@ impl RedisServer {
         let mut clients = self.client_list();
         clients.retain(|client| client["name"] != ADMIN_NAME);
         clients
+    }
+
+    /// Begins to listen to what clients send.
+    #[track_caller]
+    pub fn monitor(&self) -> Monitor {
+        Monitor::listen(self.admin.another().expect("one more client is let in"))
     }
 
     /// Calls by command, in lower case as Redis has them (`evalsha`, `client|list`).

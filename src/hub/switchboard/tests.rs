@@ -26,19 +26,17 @@ async fn acquire(inner: &Inner) -> Lease {
         ttl: Ttl::HOUR,
         note: String::new(),
     };
-    attempt::acquire(inner, ask, false, Duration::ZERO, None).await.unwrap()
+    attempt::acquire(inner, ask, false, Duration::ZERO, None).await.unwrap().lease
 }
 
 async fn release(inner: &Inner, lease: &Lease) {
-    let Lease { tag, holder, kind, fence, .. } = lease;
-    let whose = Whose { tag, holder, kind: *kind, fence: Some(*fence) };
-    attempt::release(inner, whose, RequestId::random(), None).await.unwrap();
+    attempt::release(inner, Whose::of(lease), RequestId::random(), None).await.unwrap();
 }
 
 async fn extend(inner: &Inner, lease: &Lease) {
-    let Lease { tag, holder, kind, fence, .. } = lease;
-    let whose = Whose { tag, holder, kind: *kind, fence: Some(*fence) };
-    attempt::extend(inner, whose, Ttl::new(2 * Ttl::HOUR.duration()).unwrap(), false, None).await.unwrap();
+    attempt::extend(inner, Whose::of(lease), Ttl::new(2 * Ttl::HOUR.duration()).unwrap(), false, None)
+        .await
+        .unwrap();
 }
 
 /// All that the watch has to tell, each with its fence.
@@ -296,14 +294,14 @@ async fn lease_whose_release_was_asked_is_not_lost() {
     for given_back in [false, true] {
         let mut board = board().await;
         let mut watch = board.watch(Topic::Tag(tag())).await;
-        let Lease { tag, holder, kind, fence, .. } = &acquire(&board.inner).await;
+        let lease = acquire(&board.inner).await;
         if given_back {
-            board.inner.known.giving_back(&Whose { tag, holder, kind: *kind, fence: Some(*fence) });
+            board.inner.known.giving_back(&Whose::of(&lease));
         }
         board.run_for(SWEEP).await;
         // Its key has gone, and the counter too.
         board.broke(&"the test says so");
-        board.saw(tag.clone(), Seen::Free { last: None }, Instant::now());
+        board.saw(tag(), Seen::Free { last: None }, Instant::now());
         assert_eq!(watch.next().await.unwrap().name(), "taken");
         assert_eq!(watch.next().await.unwrap().name(), "released");
         assert_eq!(board.inner.stats().locks.lost_total["expired"], u64::from(!given_back));

@@ -175,7 +175,7 @@ impl Store for MemoryStore {
                 return Acquired::Granted(step.grant(ask));
             };
             if lease.token == Some(ask.token) {
-                Acquired::Granted(lease)
+                Acquired::Adopted { lease, expires_in: until - step.now }
             } else if ask.is_by(&lease.holder, lease.kind) {
                 step.rely();
                 Acquired::AlreadyHeld(Lease { token: None, ..lease })
@@ -205,15 +205,14 @@ impl Store for MemoryStore {
     }
 
     async fn sweep(&self, lease: &Lease, request: RequestId, _: Instant) -> Result<Released, Fault> {
-        let Lease { tag, holder, kind, fence, token, .. } = lease;
-        self.step(tag, |step| match &step.entry.held {
+        self.step(&lease.tag, |step| match &step.entry.held {
             Some(held)
-                if (held.lease.token != *token || held.is_relied_on)
+                if (held.lease.token != lease.token || held.is_relied_on)
                     && !step.entry.was_released_by(request) =>
             {
                 Released::Not(NotYours::Occupied(held.lease.clone().into()))
             }
-            _ => step.end(&Whose { tag, holder, kind: *kind, fence: Some(*fence) }, request),
+            _ => step.end(&Whose::of(lease), request),
         })
     }
 
@@ -307,7 +306,7 @@ impl Store for MemoryStore {
     }
 
     /// Nothing waits here.
-    fn expect_renewals(&self, _: bool) {}
+    fn keep_lane(&self, _: bool) {}
 
     async fn feed(&self, _: Instant) -> Result<Feed, Fault> {
         Ok(self.shared.feeds.open(self.process))

@@ -15,12 +15,13 @@ pub struct PoolConfig {
     /// Operations that a connection carries at a time. Default 16 (docs/adr/0002-depth.md); 1 to 1024. With 1 a connection
     /// belongs to one operation at a time, as in a classical pool.
     pub depth: u32,
-    /// How long a connection may be without work before it is closed; one stays open. Default 60 s; 10 ms to 1 day.
+    /// How long a connection may be without work before it is closed; one stays open, and one for guards while there are any. Default 60 s; 10 ms to 1 day.
     pub idle_timeout: Duration,
     /// How many calls may wait for a connection; one more is refused at once. Extends and releases are counted by themselves,
     /// so that waiting acquires do not turn them away. Default 160, eight times the default maximum; 0 to 100,000.
     pub max_waiters: u32,
-    /// How long opening a connection may take: TCP, TLS and handshake. Default 5 s; 10 ms to 1 min.
+    /// How long opening a connection may take: TCP, TLS and handshake. One that is begun while the network loses packets may take that
+    /// long to fail, after the network is back: guards whose ttl is below some 20 s want less. Default 5 s; 10 ms to 1 min.
     pub connect_timeout: Duration,
     /// How long a reply may take; the deadline of a call shortens it. Default 5 s; 10 ms to 1 min.
     pub response_timeout: Duration,

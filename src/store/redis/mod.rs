@@ -328,7 +328,7 @@ impl Store for RedisStore {
             3 => {
                 let (lease, expires_in) = self.lease(tag, &mut answer)?;
                 if lease.token == Some(token) {
-                    return Ok(Acquired::Granted(lease));
+                    return Ok(Acquired::Adopted { lease, expires_in });
                 }
                 if ask.is_by(&lease.holder, lease.kind) {
                     return Ok(Acquired::AlreadyHeld(Lease { token: None, ..lease }));
@@ -385,9 +385,7 @@ impl Store for RedisStore {
     }
 
     async fn sweep(&self, lease: &Lease, request: RequestId, deadline: Instant) -> Result<Released, Fault> {
-        let Lease { tag, holder, kind, fence, token, .. } = lease;
-        let whose = Whose { tag, holder, kind: *kind, fence: Some(*fence) };
-        self.end(&script::SWEEP, whose, request, *token, deadline).await
+        self.end(&script::SWEEP, Whose::of(lease), request, lease.token, deadline).await
     }
 
     async fn hand_over(
@@ -425,8 +423,8 @@ impl Store for RedisStore {
         Ok(messages.iter().flat_map(|message| read_message(tag, message)).collect())
     }
 
-    fn expect_renewals(&self, are_expected: bool) {
-        self.pool.keep_lane(are_expected);
+    fn keep_lane(&self, is_wanted: bool) {
+        self.pool.keep_lane(is_wanted);
     }
 
     async fn feed(&self, deadline: Instant) -> Result<Feed, Fault> {

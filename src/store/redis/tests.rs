@@ -92,7 +92,7 @@ async fn a_release_that_is_expected_waits_behind_nothing_else() {
         .await;
     };
     let lease = take(&*store, &ask("a")).await;
-    store.expect_renewals(true);
+    store.keep_lane(true);
     seen([2, 0, 0]).await;
     // The server answers each of them when there is something to pop.
     let mut pop = redis::cmd("BLPOP");
@@ -105,7 +105,7 @@ async fn a_release_that_is_expected_waits_behind_nothing_else() {
     give(&*store, &lease).await;
     seen([3, 2, 1]).await;
     assert_eq!(server.clients().len(), 3);
-    store.expect_renewals(false);
+    store.keep_lane(false);
     seen([3, 3, 0]).await;
     server.cmd(&["RPUSH", "stuck", "1", "2", "3"]);
     for call in stuck {

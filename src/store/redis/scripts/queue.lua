@@ -7,7 +7,7 @@
 -- Replies:
 --       1 now pttl value         the token holds, for its whole ttl
 --       2 now pttl value         the token before holds, and has yet to confirm; nothing was done
---       3 now pttl value         held by another: the process has its place, unless the holder is the one who asks
+--       3 now pttl value         held by another: the process has its place, unless it is the identity who asks
 --       0 now                    too late, nothing was done
 --       4 now                    nothing was done: no fence can be minted
 if now > ARGV[5] then return {0, tonumber(now)} end
@@ -15,10 +15,10 @@ local it = tools()
 local process, ask = ARGV[9], ARGV[6] .. ARGV[3] .. '|' .. ARGV[4] .. '|' .. ARGV[1] .. ARGV[2]
 local value, kept = call('GET', KEYS[1]), call('GET', KEYS[2])
 
--- Whether somebody else than the one who asks has a lease: nobody waits for a lease of their own.
-local badge = string.match(ARGV[2], '^|([^|]*|[^|]*|)')
+-- Whether somebody else than the one who asks has a lease: no identity waits for a lease of its own. No badge: a guard does.
+local badge = string.match(ARGV[2], '^|(i|[^|]*|)')
 local function is_others(lease)
-  return string.find(lease, '^[12]|') and #lease > 56 and sub(lease, 57, 56 + #badge) ~= badge
+  return string.find(lease, '^[12]|') and #lease > 56 and not (badge and sub(lease, 57, 56 + #badge) == badge)
 end
 
 if not value then
@@ -27,7 +27,7 @@ if not value then
   if leader and leader ~= process then
     local granted, theirs, left = it.grant(leader, asked, counted, requests)
     if not granted then return {4, tonumber(now)} end
-    it.rely(theirs, string.match(badge, '^i|.*'))
+    it.rely(theirs, badge)
     if process ~= '' and is_others(theirs) then
       it.place(process, ARGV[11], ask)
       it.mark(call('GET', KEYS[2]), theirs)
@@ -60,7 +60,7 @@ if token == ARGV[1] then
 elseif token == ARGV[10] then
   return {2, tonumber(now), pttl, value}
 end
-it.rely(value, string.match(badge, '^i|.*'))
+it.rely(value, badge)
 if process ~= '' and pttl >= 0 and is_others(value) then
   it.place(process, ARGV[11], ask)
   it.mark(kept, value)
