@@ -16,8 +16,6 @@ mod contest;
 mod crew;
 #[path = "contended/events.rs"]
 mod events;
-#[path = "contended/goals.rs"]
-mod goals;
 #[path = "contended/handover.rs"]
 mod handover;
 #[path = "contended/processes.rs"]
@@ -31,8 +29,7 @@ mod waiters;
 use std::process::ExitCode;
 
 use crew::Crew;
-use goals::Goals;
-use race::Failure;
+use race::{Failure, goals::Goals};
 use support::RedisServer;
 
 const USAGE: &str = "\

@@ -13,8 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     crew::{Child, Crew, Failure, collect, start},
-    goals::Goals,
-    race::{rounds::Rounds, spool::Spool, table, window::cpu_time},
+    race::{goals::Goals, rounds::Rounds, spool::Spool, table, window::cpu_time},
     support::{RedisServer, eventually},
 };
 

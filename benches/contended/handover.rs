@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     contest::{ALONE, Contest, HEADS, Rules, cells, refuse_leftovers, workers, worst},
     crew::{Crew, Failure, Waiter},
-    goals::Goals,
-    race::{lock_key, rounds::Rounds, rslock::Rslock, spool::Spool, table},
+    race::{goals::Goals, lock_key, rounds::Rounds, rslock::Rslock, spool::Spool, table},
     support::RedisServer,
 };
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::{
     contest::{Contest, refuse_leftovers},
     crew::{Child, Crew, Failure, Turns, collect, machine_clock, start},
-    goals::Goals,
-    race::table,
+    race::{goals::Goals, table},
     support::RedisServer,
 };
 

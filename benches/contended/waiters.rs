@@ -7,8 +7,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     contest::{ALONE, Contest, HEADS, Rules, cells, refuse_leftovers, workers, worst},
     crew::{Crew, Failure, Waiter as _, Worker},
-    goals::Goals,
-    race::{rounds::Rounds, spool::Spool, table},
+    race::{goals::Goals, rounds::Rounds, spool::Spool, table},
     support::{RedisServer, eventually},
 };
 

@@ -10,6 +10,8 @@
 
 pub mod checked_out;
 pub mod floor;
+pub mod goals;
+pub mod guards;
 pub mod options;
 pub mod rounds;
 pub mod rslock;

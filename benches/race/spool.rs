@@ -1,6 +1,6 @@
 //! spool-lock as its users have it: fence, holder, note, metrics, pool and timeouts, all by the public API.
 
-use spool_lock::{Config, Holder, Lease, SpoolLocks, Tag};
+use spool_lock::{Config, Holder, Lease, LockGuard, SpoolLocks, Tag, Ttl};
 
 use super::{Contender, Failure, tag};
 
@@ -35,6 +35,10 @@ impl Worker {
 
     pub async fn acquire(&self, locks: &SpoolLocks) -> Result<Lease, Failure> {
         Ok(locks.acquire(&self.tag, &self.holder).note("ARM").await?)
+    }
+
+    pub async fn guard(&self, locks: &SpoolLocks, ttl: Ttl) -> Result<LockGuard, Failure> {
+        Ok(locks.guard(&self.tag, &self.holder).ttl(ttl).note("ARM").await?)
     }
 }
 

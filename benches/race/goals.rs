@@ -1,18 +1,18 @@
 //! [`Goals`]: what was wanted, what was seen.
 
-use crate::race::table;
+use super::table;
 
 #[derive(Default)]
-pub(crate) struct Goals {
+pub struct Goals {
     rows: Vec<Vec<String>>,
 }
 
 impl Goals {
-    pub(crate) fn at_most(&mut self, what: &str, bound: f64, seen: f64) {
+    pub fn at_most(&mut self, what: &str, bound: f64, seen: f64) {
         self.add(what, format!("≤ {bound}"), seen, seen <= bound);
     }
 
-    pub(crate) fn at_least(&mut self, what: &str, bound: f64, seen: f64) {
+    pub fn at_least(&mut self, what: &str, bound: f64, seen: f64) {
         self.add(what, format!("≥ {bound}"), seen, seen >= bound);
     }
 
@@ -21,7 +21,7 @@ impl Goals {
         self.rows.push(vec![what.to_owned(), wanted, format!("{seen:.3}"), verdict.to_owned()]);
     }
 
-    pub(crate) fn print(&self) {
+    pub fn print(&self) {
         println!();
         table::print(&["goal", "wanted", "seen", ""], &self.rows);
     }
