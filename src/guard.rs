@@ -175,7 +175,8 @@ impl LockGuard {
     /// It is not renewed any more from the moment of this call. Takes the config's deadline at most.
     ///
     /// # Errors
-    /// [`GuardReleaseError`]: `Lost` — it was not held any more. `Unconfirmed` — Redis has not answered; it goes on in the background.
+    /// [`GuardReleaseError`]: `Lost` — it was not held any more. `Unconfirmed` — Redis has not answered; it goes on in the
+    /// background.
     ///
     /// # Cancel safety
     /// If dropped, it is released in the background.

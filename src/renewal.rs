@@ -182,7 +182,8 @@ pub(crate) fn time_is_over(inner: &Arc<Inner>, held: &Held) {
         return;
     }
     let lease = held.lease();
-    tracing::warn!(tag = lease.tag.as_str(), fence = %lease.fence, "a guard's lock is lost: it was not renewed in time, or its max_hold is over");
+    let (tag, fence) = (lease.tag.as_str(), lease.fence.get());
+    tracing::warn!(tag, fence, "a guard's lock is lost: it was not renewed in time, or its max_hold is over");
     // A renewal whose answer was lost may have prolonged it.
     inner.abandon_last(Abandoned::Granted(lease.clone()));
 }

@@ -124,10 +124,10 @@ pub struct LockStats {
     /// Leases that ended otherwise than by a release, by [`LostReason`](crate::LostReason): noticed when an extend or a release
     /// named their fence, while the process that had acquired them watched, or by their guard.
     pub lost_total: BTreeMap<String, u64>,
-    /// Guards that were dropped, lost, or whose release was not confirmed, and calls of which nobody heard what they were granted, because
-    /// the answer was lost or the caller had gone away, by what became of it: `released`, `not_granted`, `left_to_caller` (who took the claim or named the token, or whose
-    /// holder relies on the lease because of another call), `lapsed` (it had ended, or lasts
-    /// its ttl: Redis could not be asked for so long, or there were more than 10,000 such calls at once).
+    /// Guards that were dropped, lost, or whose release was not confirmed, and calls of which nobody heard what they were granted,
+    /// because the answer was lost or the caller had gone away, by what became of it: `released`, `not_granted`, `left_to_caller`
+    /// (who took the claim or named the token, or whose holder relies on the lease because of another call), `lapsed` (it had
+    /// ended, or lasts its ttl: Redis could not be asked for so long, or there were more than 10,000 such calls at once).
     pub swept_total: BTreeMap<String, u64>,
     /// Calls that wait in line for a lock that somebody else holds.
     pub waiters: u64,
