@@ -196,6 +196,21 @@ async fn guards_of_several_tags_are_given_back_in_the_background_while_redis_is_
     near.release_lease(&other).await.expect("it is held");
 }
 
+/// There is nothing to repeat: it is said at once, and counted.
+#[tokio::test]
+async fn a_release_that_finds_the_lock_written_over_says_that_it_was_lost() {
+    let server = RedisServer::start();
+    let locks = connect(&server.url()).await;
+    let guard = locks.guard(&tag(), &robot()).await.expect("it is free");
+    server.cmd(&["SET", &key(&tag()), "junk"]);
+    match guard.release().await {
+        Err(GuardReleaseError::Lost(lost)) => assert_eq!(lost.reason, LostReason::Stolen),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(lost_total(&locks), [(LostReason::Stolen, 1)].into());
+    assert!(server.query::<bool>(&["EXISTS", &key(&tag())]), "it is not ours to delete");
+}
+
 /// One that it hands out ends nothing but itself.
 #[tokio::test]
 async fn who_cancels_a_token_of_a_guard_cancels_nobody_elses() {
