@@ -103,6 +103,8 @@ enum Found {
 struct Process {
     lines: Lines<Model>,
     store: Mutex<Store>,
+    /// Who was told that the store has never heard of them.
+    withdrawn: Mutex<Vec<Token>>,
 }
 
 impl Process {
@@ -178,7 +180,12 @@ impl Process {
         let answer = match way {
             0 => {
                 yield_now().await;
-                if seat.withdraw() { None } else { seat.answer().await }
+                if seat.withdraw() {
+                    self.withdrawn.lock().unwrap().push(token);
+                    None
+                } else {
+                    seat.answer().await
+                }
             }
             1 => {
                 yield_now().await;
@@ -219,7 +226,7 @@ impl Process {
 fn run(workers: u32) {
     block_on(async move {
         let (lines, mut errands) = Lines::new(100);
-        let process = Arc::new(Process { lines, store: Mutex::default() });
+        let process = Arc::new(Process { lines, store: Mutex::default(), withdrawn: Mutex::default() });
         // Somebody has it already.
         process.store.lock().unwrap().grant(0);
         let tasks: Vec<_> = (1..=workers)
@@ -231,6 +238,10 @@ fn run(workers: u32) {
         let keepers = process.clone();
         let keeping = spawn(async move {
             while let Some(errand) = errands.recv().await {
+                if let Errand::Stray { ask, .. } | Errand::Abandoned { ask, .. } = &errand {
+                    let withdrawn = keepers.withdrawn.lock().unwrap();
+                    assert!(!withdrawn.contains(ask), "whoever could withdraw was granted nothing");
+                }
                 match errand {
                     Errand::Opened(()) => {
                         let process = keepers.clone();

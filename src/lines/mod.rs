@@ -234,9 +234,10 @@ impl<W: Waiting> Seat<'_, W> {
         (&mut self.answer).await.ok()
     }
 
-    /// Gives the place up, and says whether it could: not where the store may have granted the lock, of which an answer tells.
+    /// Gives the place up, and says whether it could: not where the store may have granted the lock, of which an answer tells. It
+    /// is there already where the line is closed.
     pub(crate) fn withdraw(&mut self) -> bool {
-        self.lines.lock().lines.get_mut(&self.key).is_none_or(|line| line.withdraw(self.id))
+        self.lines.lock().lines.get_mut(&self.key).is_some_and(|line| line.withdraw(self.id))
     }
 
     /// Whoever asked sees by itself to what it may be granted from now on.
