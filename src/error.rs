@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::{Claim, Fault, FaultKind, Fence, InvalidText, Lease, LockLost, Occupant, RequestId, Tag};
+use crate::{
+    Claim, Fault, FaultKind, Fence, InvalidText, Lease, LockLost, Mode, Occupant, RequestId, Tag,
+    fault::Refusal,
+};
 
 /// Why an acquire granted nothing.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,21 @@ pub enum AcquireError {
     /// The note is too long or has a control character.
     #[error(transparent)]
     InvalidNote(#[from] InvalidText),
+    /// Redis has failed too often just now and was not asked; nothing was granted. Try again after `retry_after`.
+    #[error("redis is not asked for another {retry_after:?}, mode {}", mode.as_str())]
+    Unavailable {
+        /// What can be done meanwhile.
+        mode: Mode,
+        /// When Redis will have been tried again, in the background.
+        retry_after: Duration,
+        /// The last fault that counted.
+        #[source]
+        fault: Fault,
+    },
+    /// An operator has to change something first: the password, the rights of the user, the certificates; the source says what. Redis
+    /// is tried again each 30 s.
+    #[error("redis refuses this service until its set-up is changed")]
+    Misconfigured(#[source] Fault),
     /// Redis misbehaved; nothing was granted.
     #[error("no lock could be acquired")]
     Fault(#[source] Fault),
@@ -59,6 +77,10 @@ pub enum ExtendError {
     /// Too many calls already wait for a connection; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
+    /// An operator has to change something first: the password, the rights of the user, the certificates; the source says what. Redis
+    /// is tried again each 30 s.
+    #[error("redis refuses this service until its set-up is changed")]
+    Misconfigured(#[source] Fault),
     /// Redis misbehaved. After a [`FaultKind::is_ambiguous`] one the lease may have been extended; to
     /// extend again is safe.
     #[error("the lease could not be extended")]
@@ -93,6 +115,10 @@ pub enum ReleaseError {
     /// Too many calls already wait for a connection; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
+    /// An operator has to change something first: the password, the rights of the user, the certificates; the source says what. Redis
+    /// is tried again each 30 s.
+    #[error("redis refuses this service until its set-up is changed")]
+    Misconfigured(#[source] Fault),
     /// Redis misbehaved; nothing was released.
     #[error("the lock could not be released")]
     Fault(#[source] Fault),
@@ -139,6 +165,10 @@ pub enum ForceReleaseError {
     /// Too many calls already wait for a connection; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
+    /// An operator has to change something first: the password, the rights of the user, the certificates; the source says what. Redis
+    /// is tried again each 30 s.
+    #[error("redis refuses this service until its set-up is changed")]
+    Misconfigured(#[source] Fault),
     /// Redis misbehaved. After a [`FaultKind::is_ambiguous`] one the lease may have been ended; look, and
     /// ask again.
     #[error("the lock could not be released by force")]
@@ -152,6 +182,21 @@ pub enum ReadError {
     /// Too many calls already wait for a connection, or none is left for the subscription; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
+    /// Redis has failed too often just now and was not asked; nothing was read. Try again after `retry_after`.
+    #[error("redis is not asked for another {retry_after:?}, mode {}", mode.as_str())]
+    Unavailable {
+        /// What can be done meanwhile.
+        mode: Mode,
+        /// When Redis will have been tried again, in the background.
+        retry_after: Duration,
+        /// The last fault that counted.
+        #[source]
+        fault: Fault,
+    },
+    /// An operator has to change something first: the password, the rights of the user, the certificates; the source says what. Redis
+    /// is tried again each 30 s.
+    #[error("redis refuses this service until its set-up is changed")]
+    Misconfigured(#[source] Fault),
     /// Redis misbehaved.
     #[error("redis could not be asked")]
     Fault(#[source] Fault),
@@ -197,17 +242,26 @@ pub enum ConnectError {
     Fault(#[source] Fault),
 }
 
-/// Maps a fault to the variant of an operation's error that tells the caller what to do.
+/// Maps a fault to the variant of an operation's error that tells the caller what to do. Operations that pass an open circuit are
+/// never refused by it.
 macro_rules! from_fault {
-    ($($error:ty),*) => {$(
+    ($($error:ty $(, $refused:ident)?;)*) => {$(
         impl From<Fault> for $error {
             fn from(fault: Fault) -> Self {
-                match fault.kind() {
-                    FaultKind::Saturated => Self::Saturated,
+                match (fault.kind(), fault.refusal()) {
+                    (FaultKind::Saturated, _) => Self::Saturated,
+                    _ if fault.is_misconfigured() => Self::Misconfigured(fault),
+                    $((_, Some(Refusal { mode, retry_after, .. })) => Self::$refused { mode, retry_after, fault },)?
                     _ => Self::Fault(fault),
                 }
             }
         }
     )*};
 }
-from_fault!(AcquireError, ExtendError, ReleaseError, ForceReleaseError, ReadError);
+from_fault! {
+    AcquireError, Unavailable;
+    ReadError, Unavailable;
+    ExtendError;
+    ReleaseError;
+    ForceReleaseError;
+}

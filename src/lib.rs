@@ -31,6 +31,7 @@ mod lost;
 mod meter;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
+mod mode;
 mod renewal;
 mod roster;
 #[cfg(feature = "snapshot")]
@@ -66,6 +67,7 @@ pub use holder::Holder;
 pub use lease::{Lease, LeaseKind, Occupant, Reading, Source};
 pub use locks::SpoolLocks;
 pub use lost::{LockLost, LostReason};
+pub use mode::Mode;
 pub use stats::{
     ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,
     PoolStatus, ServerReport, Snapshot, Stats, Warning,

@@ -10,7 +10,8 @@ use std::{
 const FLOORS: &[&[&str]] = &[
     &[
         "agenda", "buckets", "claim", "endpoint", "error", "event", "fault", "fence", "grant", "health",
-        "held", "history", "holder", "lease", "lost", "stats", "sync", "tag", "text", "time", "token", "ttl",
+        "held", "history", "holder", "lease", "lost", "mode", "stats", "sync", "tag", "text", "time",
+        "token", "ttl",
     ],
     &["meter"],
     &["store"],

@@ -75,7 +75,11 @@ pub(crate) async fn release_guard(
         Err(ReleaseError::NotHolder(occupant)) => lost_to(&NotYours::Occupied(*occupant), holder),
         Err(ReleaseError::NotHeld { last }) => lost_to(&NotYours::Free { last }, holder),
         Err(ReleaseError::Fault(fault)) if fault.kind() == FaultKind::NotALock => LostReason::Stolen,
-        Err(ReleaseError::Ambiguous { fault, .. } | ReleaseError::Fault(fault)) => {
+        Err(
+            ReleaseError::Ambiguous { fault, .. }
+            | ReleaseError::Misconfigured(fault)
+            | ReleaseError::Fault(fault),
+        ) => {
             return Err(GuardReleaseError::Unconfirmed(fault));
         }
         Err(ReleaseError::Saturated) => {

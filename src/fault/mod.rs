@@ -1,6 +1,11 @@
-//! [`Fault`]: Redis misbehaved. [`FaultKind`] is the closed list of ways.
+//! [`Fault`]: Redis misbehaved. [`FaultKind`] is the closed list of ways, and `class` says what follows from each.
 
-use std::{error::Error, fmt};
+mod class;
+
+use std::{error::Error, fmt, time::Duration};
+
+pub(crate) use self::class::Blame;
+use crate::Mode;
 
 /// The ways in which Redis, or the road to it, misbehaves.
 ///
@@ -51,11 +56,13 @@ pub enum FaultKind {
     Protocol,
     /// Any other word of the server; the message has it.
     Other,
+    /// Redis was not asked: it has failed too often just now, or an operator said so. The source is the last fault that counted.
+    CircuitOpen,
 }
 
 impl FaultKind {
     /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Timeout,
         Self::Disconnected,
         Self::CheckoutTimeout,
@@ -77,6 +84,7 @@ impl FaultKind {
         Self::Late,
         Self::Protocol,
         Self::Other,
+        Self::CircuitOpen,
     ];
 
     /// The kind in snake case, as metrics and JSON have it.
@@ -103,6 +111,7 @@ impl FaultKind {
             Self::Late => "late",
             Self::Protocol => "protocol",
             Self::Other => "other",
+            Self::CircuitOpen => "circuit_open",
         }
     }
 
@@ -134,6 +143,7 @@ impl FaultKind {
             Self::Late => "the call reached redis after its time",
             Self::Protocol => "the reply of redis was not understood",
             Self::Other => "redis refused the call",
+            Self::CircuitOpen => "redis is not asked for the moment",
         }
     }
 }
@@ -149,11 +159,42 @@ impl fmt::Display for FaultKind {
 pub struct Fault {
     kind: FaultKind,
     source: Option<Box<dyn Error + Send + Sync>>,
+    refusal: Option<Refusal>,
+}
+
+/// Why Redis was not asked, and how long it will not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) mode: Mode,
+    pub(crate) retry_after: Duration,
+    /// The kind of the last fault that counted; none where an operator wants it so.
+    pub(crate) cause: Option<FaultKind>,
 }
 
 impl Fault {
     pub(crate) fn new(kind: FaultKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, source: Some(source.into()) }
+        Self { kind, source: Some(source.into()), refusal: None }
+    }
+
+    /// Of a call that was refused without asking Redis.
+    pub(crate) fn refused(refusal: Refusal, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind: FaultKind::CircuitOpen, source: Some(source.into()), refusal: Some(refusal) }
+    }
+
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// How long calls like this one are refused from now on without asking Redis; none where this one was asked.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.refusal.map(|refusal| refusal.retry_after)
+    }
+
+    /// Whether an operator has to change something before a repeat can succeed: the password, the rights of the user, the
+    /// certificates. The message says what.
+    pub fn is_misconfigured(&self) -> bool {
+        let kind = self.refusal.and_then(|refusal| refusal.cause).unwrap_or(self.kind);
+        kind.class().blame == Blame::Setup
     }
 
     /// What kind of fault it was.
@@ -164,7 +205,7 @@ impl Fault {
 
 impl From<FaultKind> for Fault {
     fn from(kind: FaultKind) -> Self {
-        Self { kind, source: None }
+        Self { kind, source: None, refusal: None }
     }
 }
 
