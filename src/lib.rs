@@ -6,7 +6,7 @@ mod attempt;
 mod buckets;
 mod builder;
 mod claim;
-#[cfg(feature = "prometheus")]
+#[cfg(any(feature = "backoff", feature = "prometheus"))]
 pub mod compat;
 mod config;
 mod endpoint;
@@ -34,6 +34,7 @@ pub mod metrics;
 mod mode;
 mod renewal;
 mod roster;
+mod schedule;
 #[cfg(feature = "snapshot")]
 mod snapshot;
 mod stats;
@@ -68,6 +69,7 @@ pub use lease::{Lease, LeaseKind, Occupant, Reading, Source};
 pub use locks::SpoolLocks;
 pub use lost::{LockLost, LostReason};
 pub use mode::Mode;
+pub use schedule::{Delays, Jitter, Schedule};
 pub use stats::{
     ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,
     PoolStatus, ServerReport, Snapshot, Stats, Warning,

@@ -10,7 +10,7 @@ use std::{
 const FLOORS: &[&[&str]] = &[
     &[
         "agenda", "buckets", "claim", "endpoint", "error", "event", "fault", "fence", "grant", "health",
-        "held", "history", "holder", "lease", "lost", "mode", "stats", "sync", "tag", "text", "time",
+        "held", "history", "holder", "lease", "lost", "mode", "schedule", "stats", "sync", "tag", "text", "time",
         "token", "ttl",
     ],
     &["meter"],
