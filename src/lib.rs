@@ -5,6 +5,7 @@ mod agenda;
 mod attempt;
 mod buckets;
 mod builder;
+mod circuit;
 mod claim;
 #[cfg(any(feature = "backoff", feature = "prometheus"))]
 pub mod compat;
@@ -50,6 +51,7 @@ mod waiters;
 mod watch;
 
 pub use builder::{Acquire, AcquireAll, AcquireGuard, Extend, Release};
+pub use circuit::{Circuit, CircuitConfig, CircuitWatch, Permit, Rejected};
 pub use claim::Claim;
 pub use config::{Config, GuardConfig, HistoryConfig, StoreUrl, WaitConfig};
 pub use endpoint::SnapshotEndpoint;
@@ -71,8 +73,8 @@ pub use lost::{LockLost, LostReason};
 pub use mode::Mode;
 pub use schedule::{Delays, Jitter, Schedule};
 pub use stats::{
-    ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert, PoolReport, PoolStats,
-    PoolStatus, ServerReport, Snapshot, Stats, Warning,
+    CircuitState, CircuitStats, ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert,
+    PoolReport, PoolStats, PoolStatus, ServerReport, Snapshot, Stats, Warning,
 };
 pub use store::pool::PoolConfig;
 pub use tag::Tag;

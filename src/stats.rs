@@ -323,3 +323,61 @@ impl Swept {
         }
     }
 }
+
+/// What a [`Circuit`](crate::Circuit) has been through.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct CircuitStats {
+    /// How it stands.
+    pub state: CircuitState,
+    /// Whether that is by hand.
+    pub forced: bool,
+    /// Changes of the state, by the one that it changed to: `closed`, `open`, `half_open`, all three.
+    pub transitions_total: BTreeMap<String, u64>,
+    /// Calls that were refused.
+    pub rejected_total: u64,
+    /// When the state changed last; `None` if it never did.
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::time::rfc3339_option"))]
+    pub last_transition: Option<SystemTime>,
+    /// Time in which calls were refused: open or half open, by itself or by hand.
+    pub open_seconds_total: f64,
+}
+
+/// How a [`Circuit`](crate::Circuit) stands.
+///
+/// This list is closed: the snake case of each is a value of the metric label `state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum CircuitState {
+    /// Calls pass.
+    Closed,
+    /// Calls are refused.
+    Open,
+    /// Calls are refused but for one, the probe, which is under way.
+    HalfOpen,
+}
+
+impl CircuitState {
+    /// Every state, in the order of the declaration.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// The state in snake case, as metrics and JSON have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+
+    /// The state at a place of [`ALL`](Self::ALL), which has no place but these.
+    pub(crate) const fn from_place(place: u8) -> Self {
+        match place {
+            0 => Self::Closed,
+            1 => Self::Open,
+            _ => Self::HalfOpen,
+        }
+    }
+}

@@ -36,3 +36,26 @@ pub(crate) mod rfc3339 {
         humantime::parse_rfc3339(&text).map_err(D::Error::custom)
     }
 }
+
+/// The same of a time that may be missing: then `null`.
+#[cfg(feature = "serde")]
+pub(crate) mod rfc3339_option {
+    use super::*;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Written(#[serde(with = "rfc3339")] SystemTime);
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(Written).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<Written>::deserialize(deserializer)?.map(|Written(time)| time))
+    }
+}

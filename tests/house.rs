@@ -10,10 +10,10 @@ use std::{
 const FLOORS: &[&[&str]] = &[
     &[
         "agenda", "buckets", "claim", "endpoint", "error", "event", "fault", "fence", "grant", "health",
-        "held", "history", "holder", "lease", "lost", "mode", "schedule", "stats", "sync", "tag", "text", "time",
-        "token", "ttl",
+        "held", "history", "holder", "lease", "lost", "mode", "schedule", "stats", "sync", "tag", "text",
+        "time", "token", "ttl",
     ],
-    &["meter"],
+    &["circuit", "meter"],
     &["store"],
     &["abandoned", "config", "hearing", "inner", "known", "lines", "roster", "watch"],
     &["attempt"],
@@ -165,9 +165,13 @@ fn only_the_cellar_names_the_client_library() {
     for path in sources(&root().join("src")) {
         let code = code(&path);
         let room = room(&path).unwrap_or_default();
-        for (library, allowed) in
-            [("redis::", "store"), ("deadpool", "store"), ("prometheus::", "metrics compat")]
-        {
+        for (library, allowed) in [
+            ("redis::", "store"),
+            ("deadpool", "store"),
+            ("prometheus::", "metrics compat"),
+            ("failsafe::", "circuit"),
+            ("backoff::", "compat"),
+        ] {
             let named = code.match_indices(library).any(|(at, _)| {
                 !code[..at].ends_with([':', '_']) && !code[..at].ends_with(char::is_alphanumeric)
             });

@@ -16,8 +16,8 @@ use proptest::{
 };
 use serde_json::Value;
 use spool_lock::{
-    Acquire, AcquireAll, AcquireAllError, AcquireError, AcquireGuard, Claim, Config, ConfigError,
-    ConnectError, ConnectionState, Event, Extend, ExtendError, Fault, Fence, ForceReleaseError,
+    Acquire, AcquireAll, AcquireAllError, AcquireError, AcquireGuard, Circuit, CircuitWatch, Claim, Config,
+    ConfigError, ConnectError, ConnectionState, Event, Extend, ExtendError, Fault, Fence, ForceReleaseError,
     GuardReleaseError, GuardState, GuardWatch, Health, HealthStatus, Holder, Lease, LockGuard, LockLost,
     Occupant, PastLease, PoolReport, ReadError, Reading, Release, ReleaseError, RequestId, Snapshot,
     SpoolLocks, Stats, Tag, Token, Ttl, Watch,
@@ -217,6 +217,7 @@ fn futures_are_send_and_types_are_shared() {
     shared::<(Tag, Holder, Lease, Occupant, PastLease, Ttl, Token, RequestId, Fence)>();
     shared::<(Stats, Snapshot, Health, PoolReport, Reading<Option<Occupant>>)>();
     shared::<(Fault, AcquireError, AcquireAllError, ExtendError, ReleaseError)>();
+    shared::<(Circuit, CircuitWatch)>();
     shared::<(ForceReleaseError, ReadError, ConnectError, ConfigError)>();
 
     // Never run: the compiler is what is asked.
@@ -260,6 +261,9 @@ fn futures_are_send_and_types_are_shared() {
     let _ = |guard: LockGuard, watch: &'static mut GuardWatch| {
         send(guard.release());
         send(watch.next());
+    };
+    let _ = |watch: &'static mut CircuitWatch| {
+        send(watch.changed());
     };
 }
 
