@@ -176,8 +176,8 @@ mod tests {
         let mut tenths = [0; 10];
         for delay in schedule.delays_seeded(1).take(1000) {
             assert!((shortest..=longest).contains(&delay), "{delay:?}");
-            let place = (delay - shortest).as_secs_f64() / (longest - shortest).as_secs_f64();
-            tenths[((place * 10.0) as usize).min(9)] += 1;
+            let tenth = (delay - shortest).as_nanos() * 10 / (longest - shortest).as_nanos();
+            tenths[usize::try_from(tenth).unwrap().min(9)] += 1;
         }
         assert!(tenths.iter().all(|count| *count > 50), "{tenths:?}");
     }
