@@ -23,7 +23,8 @@ pub struct PoolConfig {
     /// How long opening a connection may take: TCP, TLS and handshake. One that is begun while the network loses packets may take that
     /// long to fail, after the network is back: guards whose ttl is below some 20 s want less. Default 5 s; 10 ms to 1 min.
     pub connect_timeout: Duration,
-    /// How long a reply may take; the deadline of a call shortens it. Default 5 s; 10 ms to 1 min.
+    /// How long a reply may take. A call waits for half of what is left until its deadline where that is shorter, so that there is
+    /// time for another try: for 250 ms at least, and never beyond its deadline. Default 5 s; 10 ms to 1 min.
     pub response_timeout: Duration,
     /// After how long without work a connection is tested before it is used again. Default 30 s; 10 ms to 1 day.
     pub idle_test: Duration,

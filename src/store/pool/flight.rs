@@ -28,6 +28,14 @@ use crate::{ClosedReason, FaultKind, store::classify};
 /// A call that is cut short below this says nothing about the lane it was on.
 const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
 
+/// When an attempt that is made now ends: after `min(response_timeout, max(250 ms, rest / 2))`, where `rest` is what is left until
+/// the deadline, and at the deadline at the latest. So half of the time is left for another try, unless the halves were too
+/// short for a verdict.
+pub(super) fn attempt_ends(now: Instant, deadline: Instant, response_timeout: Duration) -> Instant {
+    let half = deadline.saturating_duration_since(now) / 2;
+    deadline.min(now + response_timeout.min(half.max(SHORTEST_VERDICT)))
+}
+
 /// A connection, and the news that its socket is gone.
 #[derive(Debug, Clone)]
 pub(super) struct Cable {
@@ -252,6 +260,23 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_what_is_left_is_for_another_try() {
+        let now = Instant::now();
+        let lasts = |rest, response_timeout| {
+            let [rest, response_timeout] = [rest, response_timeout].map(Duration::from_millis);
+            (attempt_ends(now, now + rest, response_timeout) - now).as_millis()
+        };
+        assert_eq!(lasts(5000, 5000), 2500);
+        assert_eq!(lasts(600, 5000), 300);
+        assert_eq!(lasts(500, 5000), 250);
+        assert_eq!(lasts(400, 5000), 250, "a shorter one would say nothing");
+        assert_eq!([lasts(250, 5000), lasts(50, 5000), lasts(0, 5000)], [250, 50, 0], "nor is it halved");
+        assert_eq!([lasts(60_000, 5000), lasts(400, 100)], [5000, 100], "no reply takes longer");
+        let late = now + Duration::from_secs(1);
+        assert_eq!(attempt_ends(late, now, SHORTEST_VERDICT), now, "the deadline has passed");
+    }
 
     /// The driver was at its end when it was handed the command: it will neither send it nor say so.
     #[tokio::test(start_paused = true)]

@@ -40,7 +40,7 @@ use tokio::{sync::Notify, time::Instant};
 pub use self::config::PoolConfig;
 pub(crate) use self::{dial::Dialler, slots::Way, tap::Tap};
 use self::{
-    flight::{Cable, Permit, Watch},
+    flight::{Cable, Permit, Watch, attempt_ends},
     meter::PoolMeter,
     slots::{Checkout, LaneId, Slots, Tenant, WaiterId, Work},
 };
@@ -116,8 +116,8 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Sends one command and awaits its reply, both until `deadline` at the latest. The command is made when it leaves, and is
-    /// told when its attempt ends: the wait for a lane is not the server's delay.
+    /// Sends one command and awaits its reply, until its attempt ends ([`attempt_ends`]), `deadline` at the latest. The command is
+    /// made when it leaves, and is told when that is: the wait for a lane is not the server's delay.
     ///
     /// # Cancel safety
     /// Dropped, the command may have been sent and may take effect; its slot returns with the reply.
@@ -129,7 +129,7 @@ impl Pool {
     ) -> Result<Reply, Refusal> {
         let permit = self.checkout(way, deadline).await?;
         let sent = permit.since();
-        let until = deadline.min(sent + self.shared.config.response_timeout);
+        let until = attempt_ends(sent, deadline, self.shared.config.response_timeout);
         let mut flight = permit.send(cmd(until));
         match tokio::time::timeout_at(until, &mut flight).await {
             Ok(Ok(value)) => Ok(Reply { value, sent }),
