@@ -106,6 +106,26 @@ async fn an_absent_server_is_dialled_four_times_a_second() {
     assert_eq!(pool(&locks).limit, 20, "an absent server says nothing about the limit");
 }
 
+/// The pool seemed full where there was no pool: nobody knew that Redis was away.
+#[tokio::test]
+async fn whoever_waits_for_the_first_connection_is_not_told_that_none_came_free() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let locks = connect(&proxy.url(), |_| {}).await;
+    proxy.blackhole();
+    proxy.close_all(Close::Rst);
+    eventually(SOON, async || pool(&locks).slots == 0).await;
+    let tag = Tag::new("TEST-02").expect("a tag");
+    let asked = Instant::now();
+    match locks.acquire(&tag, &holder(1)).deadline(millis(300)).await {
+        Err(AcquireError::Fault(fault)) => assert_eq!(fault.kind(), FaultKind::Connect),
+        other => panic!("{other:?}"),
+    }
+    assert!(asked.elapsed() >= millis(300), "{:?}", asked.elapsed());
+    let failures = pool(&locks).checkout_failures_total;
+    assert_eq!([failures["connect"], failures["checkout_timeout"]], [1, 0]);
+}
+
 /// A dial that had failed gave its place back before it was counted as failed: in a pool without another free place the next one
 /// began without a pause.
 #[tokio::test]

@@ -189,7 +189,8 @@ impl Pool {
                 match tokio::time::timeout_at(deadline, receiver).await {
                     Ok(Ok(slot)) => slot,
                     Ok(Err(_dropped)) => Err(FaultKind::Connect),
-                    Err(_elapsed) => Err(FaultKind::CheckoutTimeout),
+                    Err(_elapsed) if shared.lock().has_lane() => Err(FaultKind::CheckoutTimeout),
+                    Err(_elapsed) => Err(FaultKind::Connect),
                 }
             }
         };

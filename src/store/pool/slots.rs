@@ -533,7 +533,8 @@ impl<C: Clone, P> Slots<C, P> {
         self.places.saturating_sub(self.dialling + self.feeds_dialling + self.connections())
     }
 
-    fn has_lane(&self) -> bool {
+    /// Whether any lane is open, with room or without.
+    pub(super) fn has_lane(&self) -> bool {
         self.lanes.iter().any(|lane| lane.state != State::Evicted)
     }
 
