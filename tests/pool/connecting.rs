@@ -8,9 +8,9 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     support::{
         FaultProxy, RedisServer, eventually, free_port,
-        proxy::{Close, named},
+        proxy::{Close, Held, named},
     },
-    workers::{SOON, assert_clean_round, at_rest, connect, holder, millis, pool, work},
+    workers::{SOON, assert_clean_round, at_rest, connect, holder, millis, open, pool, work},
 };
 
 async fn refused(url: &str) -> (FaultKind, Duration) {
@@ -124,6 +124,71 @@ async fn whoever_waits_for_the_first_connection_is_not_told_that_none_came_free(
     assert!(asked.elapsed() >= millis(300), "{:?}", asked.elapsed());
     let failures = pool(&locks).checkout_failures_total;
     assert_eq!([failures["connect"], failures["checkout_timeout"]], [1, 0]);
+}
+
+/// A network that loses all that it is given, also after it is back: nobody sends it again soon.
+struct Lossy {
+    _server: RedisServer,
+    proxy: FaultProxy,
+    locks: SpoolLocks,
+}
+
+impl Lossy {
+    async fn new() -> (Self, Held) {
+        let server = RedisServer::start();
+        let proxy = FaultProxy::before(&server);
+        let locks = connect(&proxy.url(), |_| {}).await;
+        assert_clean_round(&locks, 1).await;
+        let lost = proxy.hold_requests(|_| true);
+        proxy.close_all(Close::Rst);
+        eventually(SOON, async || pool(&locks).slots == 0).await;
+        (Self { _server: server, proxy, locks }, lost)
+    }
+}
+
+/// A dial that was begun in the outage was waited for alone, for the whole of its five seconds.
+#[tokio::test]
+async fn a_dial_that_hangs_is_not_waited_for_when_the_network_is_back() {
+    let (Lossy { _server, proxy, locks }, lost) = Lossy::new().await;
+    let before = proxy.connections_opened();
+    let tag = Tag::new("TEST-02").expect("a tag");
+    let waits = tokio::spawn({
+        let (locks, tag) = (locks.clone(), tag.clone());
+        async move { locks.inspect(&tag).await }
+    });
+    // The worst moment: one that was made in haste has just been lost too.
+    eventually(SOON, async || proxy.connections_opened() == before + 3).await;
+    assert_eq!(pool(&locks).connecting_connections, 2, "one at a time beside the first");
+    tokio::time::sleep(millis(50)).await;
+    proxy.heal();
+    let healed = Instant::now();
+    locks.inspect(&tag).await.expect("the network is back");
+    let spent = healed.elapsed();
+    println!("served {spent:?} after the network was back, {} dials", proxy.connections_opened() - before);
+    assert!(spent < millis(1300), "{spent:?}");
+    waits.await.expect("no panic").expect("whoever came before is served too");
+    assert!(proxy.peak_dials(Duration::from_secs(1)) <= 4);
+    // The hanging one is given up in its time.
+    drop(lost);
+    assert_eq!(open(&at_rest(&locks).await), 1);
+}
+
+/// Each round trip takes 700 ms, and a connection is open after three.
+#[tokio::test]
+async fn a_slow_network_is_connected_to_by_the_dial_that_has_patience() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let locks = connect(&proxy.url(), |_| {}).await;
+    assert_clean_round(&locks, 1).await;
+    proxy.delay(millis(700));
+    proxy.close_all(Close::Rst);
+    eventually(SOON, async || pool(&locks).slots == 0).await;
+    let asked = Instant::now();
+    locks.inspect(&Tag::new("TEST-02").expect("a tag")).await.expect("it is slow and works");
+    let rest = at_rest(&locks).await;
+    println!("served after {:?}: {:?}", asked.elapsed(), rest.connection_create_failures_total);
+    assert_eq!(rest.connection_create_failures_total["timeout"], 1, "one was made in haste and given up");
+    assert_eq!(open(&rest), 1);
 }
 
 /// A dial that had failed gave its place back before it was counted as failed: in a pool without another free place the next one

@@ -20,15 +20,17 @@ pub struct PoolConfig {
     /// How many calls may wait for a connection; one more is refused at once. Extends and releases are counted by themselves,
     /// so that waiting acquires do not turn them away. Default 160, eight times the default maximum; 0 to 100,000.
     pub max_waiters: u32,
-    /// How long opening a connection may take: TCP, TLS and handshake. One that is begun while the network loses packets may take that
-    /// long to fail, after the network is back: guards whose ttl is below some 20 s want less. Default 5 s; 10 ms to 1 min.
+    /// How long opening a connection may take: TCP, TLS and handshake. Where somebody waits for one that is older than 1 s, another is
+    /// tried beside it, for 1 s at most, again and again: the network may be back that had lost the packets of the first. For that
+    /// `max_connections` must leave a place. Default 5 s; 10 ms to 1 min.
     pub connect_timeout: Duration,
     /// How long a reply may take. A call waits for half of what is left until its deadline where that is shorter, so that there is
     /// time for another try: for 250 ms at least, and never beyond its deadline. Default 5 s; 10 ms to 1 min.
     pub response_timeout: Duration,
     /// After how long without work a connection is tested before it is used again. Default 30 s; 10 ms to 1 day.
     pub idle_test: Duration,
-    /// Connections opened at the same time. Default 4, so that a recovering server does not meet a herd; 1 to 100.
+    /// Connections opened at the same time, without the one that is tried beside those that hang. Default 4, so that a recovering
+    /// server does not meet a herd; 1 to 100.
     pub dials: u32,
     /// Attempts per second to open a connection after one has failed. Default 4; 1 to 100.
     pub dials_per_second: u32,

@@ -13,6 +13,7 @@ use redis::{
 use super::{
     PoolConfig,
     resolver::{OneAddress, Resolver},
+    slots::Pace,
 };
 use crate::{Fault, FaultKind, store::classify};
 
@@ -60,8 +61,12 @@ impl Dialler {
         Ok(Self { info, name, connect_timeout: pool.connect_timeout, addresses: Arc::default() })
     }
 
-    /// Opens a connection. `watch` is told when it breaks, and dropped when its socket is gone: also when it never came to be.
-    pub(super) async fn dial(&self, watch: impl AsyncPushSender) -> Result<MultiplexedConnection, Fault> {
+    /// Opens a connection, within the time that `pace` allows. `watch` is told when it breaks, and dropped when its socket is gone: also when it never came to be.
+    pub(super) async fn dial(
+        &self,
+        watch: impl AsyncPushSender,
+        pace: Pace,
+    ) -> Result<MultiplexedConnection, Fault> {
         // The one timeout layer of a command is the pool's; the driver's would be a second one.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -79,7 +84,7 @@ impl Dialler {
                 _ => Ok(connection),
             }
         };
-        let outcome = match tokio::time::timeout(self.connect_timeout, open).await {
+        let outcome = match tokio::time::timeout(pace.patience(self.connect_timeout), open).await {
             Ok(outcome) => outcome.map_err(classify::of_dial),
             Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
         };

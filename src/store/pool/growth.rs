@@ -51,9 +51,18 @@ impl Growth {
     /// there is a lane that can go on without it, or none.
     pub(super) fn allows(&self, now: Instant, places: u32, dialling: u32, has_lane: bool) -> bool {
         let at_once = if self.failing { 1 } else { self.at_once };
-        let paused = self.resumes_at(has_lane).is_some_and(|then| now < then);
         let beyond_limit = places >= self.limit;
-        places < self.max && dialling < at_once && !paused && (!beyond_limit || dialling == 0)
+        let is_free = places < self.max && dialling < at_once && (!beyond_limit || dialling == 0);
+        is_free && !self.is_paused(now, has_lane)
+    }
+
+    /// Whether one more connection may be opened beside dials that hang: they do not count, but their places do.
+    pub(super) fn allows_beside(&self, now: Instant, places: u32, has_lane: bool) -> bool {
+        places < self.limit && !self.is_paused(now, has_lane)
+    }
+
+    fn is_paused(&self, now: Instant, has_lane: bool) -> bool {
+        self.resumes_at(has_lane).is_some_and(|then| now < then)
     }
 
     /// When the pause after a failure ends. The growing pause is for who can go on without another connection.

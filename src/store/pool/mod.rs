@@ -42,7 +42,7 @@ pub(crate) use self::{dial::Dialler, slots::Way, tap::Tap};
 use self::{
     flight::{Cable, Permit, Watch, attempt_ends},
     meter::PoolMeter,
-    slots::{Checkout, LaneId, Slots, Tenant, WaiterId, Work},
+    slots::{Checkout, Dial, LaneId, Pace, Slots, Tenant, WaiterId, Work},
 };
 use super::classify;
 use crate::{ClosedReason, Fault, FaultKind, PoolAlert, PoolReport, PoolStats, PoolStatus};
@@ -107,10 +107,10 @@ impl Pool {
             meter: PoolMeter::default(),
             wake: Arc::new(Notify::new()),
         });
-        shared.lock().begin_dial();
+        let dial = shared.lock().begin_dial(Instant::now(), Pace::Patient);
         let pool = Self { shared };
         let first = pool.shared.clone();
-        let dialled = pool.shared.runtime.spawn(async move { first.dial().await });
+        let dialled = pool.shared.runtime.spawn(async move { first.dial(dial).await });
         dialled.await.unwrap_or_else(|gone| Err(Fault::new(FaultKind::Other, gone)))?;
         pool.shared.runtime.spawn(keep(Arc::downgrade(&pool.shared), pool.shared.wake.clone()));
         Ok(pool)
@@ -153,12 +153,12 @@ impl Pool {
     /// Dropped, the connection is closed again as soon as it is open.
     pub(crate) async fn tap(&self, ear: impl AsyncPushSender, deadline: Instant) -> Result<Tap, Fault> {
         let shared = self.shared.clone();
-        let (has_place, work) = shared.lock().begin_feed(Instant::now());
+        let (dial, work) = shared.lock().begin_feed(Instant::now());
         shared.perform(work);
-        if !has_place {
+        let Some(dial) = dial else {
             return Err(Fault::new(FaultKind::Saturated, "no place is free for the subscription"));
-        }
-        let dialling = self.shared.runtime.spawn(async move { shared.dial_feed(Box::new(ear)).await });
+        };
+        let dialling = self.shared.runtime.spawn(async move { shared.dial_feed(dial, Box::new(ear)).await });
         let dialled = match tokio::time::timeout_at(deadline, dialling).await {
             Ok(dialled) => dialled.unwrap_or_else(|gone| Err(Fault::new(FaultKind::Other, gone))),
             Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
@@ -301,9 +301,9 @@ impl Shared {
         for (sender, kind) in refusals {
             drop(sender.send(Err(kind)));
         }
-        for _ in 0..dials {
+        for dial in dials {
             let shared = self.clone();
-            self.runtime.spawn(async move { shared.dial().await });
+            self.runtime.spawn(async move { shared.dial(dial).await });
         }
         for test in tests {
             let shared = self.clone();
@@ -316,21 +316,21 @@ impl Shared {
     }
 
     /// Opens a lane in a place that was taken for it.
-    async fn dial(self: &Arc<Self>) -> Result<(), Fault> {
+    async fn dial(self: &Arc<Self>, dial: Dial) -> Result<(), Fault> {
         let watch = Arc::new(Watch::new(self, None));
-        let (cable, watch) = self.connect(watch, Slots::dial_failed).await?;
-        let (lane, work) = self.lock().dialled(Instant::now(), cable);
+        let (cable, watch) = self.connect(dial, watch, Slots::dial_failed).await?;
+        let (lane, work) = self.lock().dialled(Instant::now(), dial, cable);
         watch.belongs_to(Tenant::Lane(lane));
         self.perform(work);
         Ok(())
     }
 
     /// Opens a feed's connection in a place that was taken for it.
-    async fn dial_feed(self: &Arc<Self>, ear: Box<dyn AsyncPushSender>) -> Result<Cable, Fault> {
+    async fn dial_feed(self: &Arc<Self>, dial: Dial, ear: Box<dyn AsyncPushSender>) -> Result<Cable, Fault> {
         let watch = Arc::new(Watch::new(self, Some(ear)));
         *self.feed() = Arc::downgrade(&watch);
-        let (cable, watch) = self.connect(watch, Slots::feed_failed).await?;
-        let work = self.lock().feed_dialled(Instant::now());
+        let (cable, watch) = self.connect(dial, watch, Slots::feed_failed).await?;
+        let work = self.lock().feed_dialled(Instant::now(), dial);
         watch.belongs_to(Tenant::Feed);
         self.perform(work);
         Ok(cable)
@@ -339,10 +339,10 @@ impl Shared {
     async fn connect(
         self: &Arc<Self>,
         watch: Arc<Watch>,
-        failed: fn(&mut Slots<Cable, Permit>, Instant, FaultKind) -> LaneWork,
+        failed: fn(&mut Slots<Cable, Permit>, Instant, Dial, FaultKind) -> LaneWork,
     ) -> Result<(Cable, Arc<Watch>), Fault> {
         let started = Instant::now();
-        match self.dialler.dial(watch.clone()).await {
+        match self.dialler.dial(watch.clone(), dial.pace).await {
             Ok(connection) => {
                 self.meter.connection_create.observe(started.elapsed());
                 Ok((watch.cable(connection), watch))
@@ -350,7 +350,7 @@ impl Shared {
             Err(fault) => {
                 self.meter.create_failures.add_one(fault.kind());
                 tracing::warn!(kind = fault.kind().as_str(), "a connection to redis could not be opened");
-                let work = failed(&mut self.lock(), Instant::now(), fault.kind());
+                let work = failed(&mut self.lock(), Instant::now(), dial, fault.kind());
                 // Not before: a place that came back from a dial that nobody knows to have failed is dialled from at once.
                 drop(watch);
                 self.perform(work);
@@ -361,6 +361,7 @@ impl Shared {
                 self.wake.notify_one();
                 Err(fault)
             }
+        dial: Dial,
         }
     }
 

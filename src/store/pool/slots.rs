@@ -12,6 +12,7 @@
 //!   one where there is no lane. It is ended where it has the only one that the server can spare, and together with the lanes
 //!   whose server has become a replica.
 
+mod dials;
 mod kept;
 mod lane;
 
@@ -19,7 +20,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
+pub(super) use self::dials::{Dial, Pace};
 use self::{
+    dials::Dials,
     kept::Kept,
     lane::{Lane, State},
 };
@@ -87,7 +90,8 @@ pub(super) struct Work<C, P> {
     pub(super) tests: Vec<Slot<C>>,
     /// Connections to drop: dropping the last handle closes the socket.
     pub(super) drops: Vec<C>,
-    pub(super) dials: u32,
+    /// Connections to open, in places that were taken for them.
+    pub(super) dials: Vec<Dial>,
     /// Closed lanes, to be counted.
     pub(super) closed: Vec<ClosedReason>,
     /// Why the feed is to be ended, if there is one.
@@ -101,7 +105,7 @@ impl<C, P> Work<C, P> {
             refusals: Vec::new(),
             tests: Vec::new(),
             drops: Vec::new(),
-            dials: 0,
+            dials: Vec::new(),
             closed: Vec::new(),
             feed_ends: None,
         }
@@ -129,9 +133,9 @@ pub(super) struct Slots<C, P> {
     /// Sockets that exist or are being opened.
     places: u32,
     /// Lanes that are being opened.
-    dialling: u32,
+    dials: Dials,
     /// Connections of feeds that are being opened.
-    feeds_dialling: u32,
+    feed_dials: Dials,
     /// Open connections of feeds.
     feeds: u32,
     busy: u32,
@@ -152,8 +156,8 @@ impl<C: Clone, P> Slots<C, P> {
             lanes: Vec::new(),
             kept: Kept::default(),
             places: 0,
-            dialling: 0,
-            feeds_dialling: 0,
+            dials: Dials::default(),
+            feed_dials: Dials::default(),
             feeds: 0,
             busy: 0,
             urgent: VecDeque::new(),
@@ -182,9 +186,8 @@ impl<C: Clone, P> Slots<C, P> {
         let waiting = if way == Way::Urgent { count(self.urgent.len()) } else { self.waiting() };
         if waiting >= self.config.max_waiters {
             // Dials are made for those who wait; where nobody may, nobody else would ask for one.
-            if self.dialling == 0 && self.may_dial(now) {
-                self.begin_dial();
-                work.dials += 1;
+            if let Some(pace) = self.due_dial(now, 1) {
+                work.dials.push(self.begin_dial(now, pace));
             }
             return (Checkout::Saturated, work);
         }
@@ -254,32 +257,36 @@ impl<C: Clone, P> Slots<C, P> {
     }
 
     /// Takes a place for a lane that is to be opened.
-    pub(super) fn begin_dial(&mut self) {
+    pub(super) fn begin_dial(&mut self, now: Instant, pace: Pace) -> Dial {
         self.places += 1;
-        self.dialling += 1;
+        self.dials.begin(now, pace)
     }
 
     /// Takes a place for the connection of a feed, if lanes can do without it now. Where none is free, an idle lane that need
     /// not stay is closed, so that a later call finds one.
-    pub(super) fn begin_feed(&mut self, now: Instant) -> (bool, Work<C, P>) {
+    pub(super) fn begin_feed(&mut self, now: Instant) -> (Option<Dial>, Work<C, P>) {
         let mut work = Work::none();
         let limit = self.growth.limit;
         let leaves_a_lane = self.has_lane() || self.places + 1 < limit;
-        if self.places < limit && leaves_a_lane && !self.wants_dial() && self.may_dial_feed(now) {
+        let is_lane_wanted = self.dials.count() < self.wanted_dials();
+        if self.places < limit
+            && leaves_a_lane
+            && !is_lane_wanted
+            && let Some(pace) = self.due_feed(now)
+        {
             self.places += 1;
-            self.feeds_dialling += 1;
-            return (true, work);
+            return (Some(self.feed_dials.begin(now, pace)), work);
         }
         // A place that is coming free anyway is enough.
         if self.places >= limit && self.draining() == 0 {
             self.make_room(&mut work);
         }
-        (false, work)
+        (None, work)
     }
 
     /// The connection of a feed was opened.
-    pub(super) fn feed_dialled(&mut self, now: Instant) -> Work<C, P> {
-        self.feeds_dialling -= 1;
+    pub(super) fn feed_dialled(&mut self, now: Instant, dial: Dial) -> Work<C, P> {
+        self.feed_dials.end(dial);
         self.feeds += 1;
         self.growth.opened(self.connections());
         let mut work = Work::none();
@@ -288,17 +295,17 @@ impl<C: Clone, P> Slots<C, P> {
     }
 
     /// The connection of a feed could not be opened; its place comes back when its socket is gone.
-    pub(super) fn feed_failed(&mut self, now: Instant, kind: FaultKind) -> Work<C, P> {
-        self.feeds_dialling -= 1;
-        self.growth.failed(now, kind, self.connections());
+    pub(super) fn feed_failed(&mut self, now: Instant, dial: Dial, kind: FaultKind) -> Work<C, P> {
+        self.feed_dials.end(dial);
+        self.note_failure(now, dial, kind);
         let mut work = Work::none();
         self.settle_all(now, &mut work);
         work
     }
 
     /// A lane was opened.
-    pub(super) fn dialled(&mut self, now: Instant, connection: C) -> (LaneId, Work<C, P>) {
-        self.dialling -= 1;
+    pub(super) fn dialled(&mut self, now: Instant, dial: Dial, connection: C) -> (LaneId, Work<C, P>) {
+        self.dials.end(dial);
         self.last_lane += 1;
         let id = LaneId(self.last_lane);
         let started = VecDeque::with_capacity(self.config.depth.min(64) as usize);
@@ -312,11 +319,11 @@ impl<C: Clone, P> Slots<C, P> {
     }
 
     /// A lane could not be opened; its place comes back when its socket is gone.
-    pub(super) fn dial_failed(&mut self, now: Instant, kind: FaultKind) -> Work<C, P> {
-        self.dialling -= 1;
-        self.growth.failed(now, kind, self.connections());
+    pub(super) fn dial_failed(&mut self, now: Instant, dial: Dial, kind: FaultKind) -> Work<C, P> {
+        self.dials.end(dial);
+        self.note_failure(now, dial, kind);
         let mut work = Work::none();
-        if self.dialling == 0 && !self.has_lane() {
+        if self.dials.count() == 0 && !self.has_lane() {
             if matches!(kind, FaultKind::ClosedInHandshake | FaultKind::MaxClients) {
                 work.feed_ends = Some(ClosedReason::Unsubscribed);
             }
@@ -411,7 +418,7 @@ impl<C: Clone, P> Slots<C, P> {
             level,
             open,
             idle,
-            dialling: self.dialling + self.feeds_dialling,
+            dialling: self.dials.count() + self.feed_dials.count(),
             draining: self.draining(),
             in_flight: count(self.lanes.iter().map(|lane| lane.started.len()).sum()),
             waiting: self.waiting(),
@@ -490,9 +497,8 @@ impl<C: Clone, P> Slots<C, P> {
         self.serve(now, Way::Alone, work);
         self.unreserve();
         self.serve(now, Way::Ordinary, work);
-        while self.wants_dial() && self.may_dial(now) {
-            self.begin_dial();
-            work.dials += 1;
+        while let Some(pace) = self.due_dial(now, self.wanted_dials()) {
+            work.dials.push(self.begin_dial(now, pace));
         }
         self.reserve();
         self.note(now);
@@ -507,20 +513,50 @@ impl<C: Clone, P> Slots<C, P> {
         }
     }
 
-    fn wants_dial(&self) -> bool {
+    /// How many lanes are to be under way for those who wait.
+    fn wanted_dials(&self) -> u32 {
         let shared = (self.urgent.len() + self.ordinary.len()).div_ceil(self.config.depth as usize);
         let alone = !self.alone.is_empty() && !self.has_lane_in(State::Alone);
         let kept = self.kept.is_missing(self.growth.limit);
-        (self.dialling as usize) < shared + usize::from(alone) + usize::from(kept)
+        count(shared) + u32::from(alone) + u32::from(kept)
     }
 
-    /// Whether a lane may be opened; it waits for no feed.
+    /// The dial to begin now where `wanted` lanes are to be under way: a patient one while there are fewer, a hasty one beside
+    /// those that hang. It waits for no feed.
+    fn due_dial(&self, now: Instant, wanted: u32) -> Option<Pace> {
+        let dialling = self.dials.count();
+        if dialling < wanted && self.may_dial(now) {
+            return Some(Pace::Patient);
+        }
+        let may_hurry = wanted > 0 && self.may_dial_beside(now, dialling, self.dials.hanging(now));
+        may_hurry.then_some(Pace::Hasty)
+    }
+
+    /// The dial for a feed that may begin now.
+    fn due_feed(&self, now: Instant) -> Option<Pace> {
+        let dialling = self.dials.count() + self.feed_dials.count();
+        if self.growth.allows(now, self.places, dialling, self.has_lane()) {
+            return Some(Pace::Patient);
+        }
+        let hanging = self.dials.hanging(now) + self.feed_dials.hanging(now);
+        self.may_dial_beside(now, dialling, hanging).then_some(Pace::Hasty)
+    }
+
+    /// Whether a lane may be opened without haste.
     fn may_dial(&self, now: Instant) -> bool {
-        self.growth.allows(now, self.places, self.dialling, self.has_lane())
+        self.growth.allows(now, self.places, self.dials.count(), self.has_lane())
     }
 
-    fn may_dial_feed(&self, now: Instant) -> bool {
-        self.growth.allows(now, self.places, self.dialling + self.feeds_dialling, self.has_lane())
+    /// Whether one more dial may be made beside those under way, because all of them hang.
+    fn may_dial_beside(&self, now: Instant, dialling: u32, hanging: u32) -> bool {
+        hanging > 0 && hanging == dialling && self.growth.allows_beside(now, self.places, self.has_lane())
+    }
+
+    /// A hasty dial that was given up says nothing: where the network is slow, the patient one is the one that knows.
+    fn note_failure(&mut self, now: Instant, dial: Dial, kind: FaultKind) {
+        if dial.pace == Pace::Patient || kind != FaultKind::Timeout {
+            self.growth.failed(now, kind, self.connections());
+        }
     }
 
     /// Connections that the server lets us have.
@@ -530,7 +566,7 @@ impl<C: Clone, P> Slots<C, P> {
 
     /// Places whose socket has no more work and is being closed: `lanes` has only those that are open or have work.
     fn draining(&self) -> u32 {
-        self.places.saturating_sub(self.dialling + self.feeds_dialling + self.connections())
+        self.places.saturating_sub(self.dials.count() + self.feed_dials.count() + self.connections())
     }
 
     /// Whether any lane is open, with room or without.
@@ -548,7 +584,7 @@ impl<C: Clone, P> Slots<C, P> {
         // Not one that carries a long reply: as soon as that has come the next one may be sent there.
         let is_other = |lane: &Lane<C>| !matches!(lane.state, State::Alone | State::Evicted);
         let has_other = self.lanes.iter().any(|lane| is_other(lane) && !self.kept.is(lane));
-        !has_other && self.dialling == 0 && !self.may_dial(now)
+        !has_other && self.dials.count() == 0 && !self.may_dial(now)
     }
 
     fn has_lane_in(&self, state: State) -> bool {
@@ -558,7 +594,7 @@ impl<C: Clone, P> Slots<C, P> {
     /// Begins to empty a lane for who wants one alone and cannot have a new one.
     fn reserve(&mut self) {
         let is_served = || self.has_lane_in(State::Reserved) || self.has_lane_in(State::Alone);
-        if self.alone.is_empty() || self.dialling > 0 || is_served() {
+        if self.alone.is_empty() || self.dials.count() > 0 || is_served() {
             return;
         }
         let open = self.lanes.iter_mut().filter(|lane| lane.state == State::Open && !self.kept.is(lane));

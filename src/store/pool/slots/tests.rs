@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{lane::STALLED, *};
+use super::{dials::HASTE, lane::STALLED, *};
 
 type Receiver = oneshot::Receiver<Served<LaneId>>;
 
@@ -16,11 +16,12 @@ struct World {
     last_connection: u32,
     /// Sockets that are open, by connection; those that the slots have let go of are closing.
     sockets: BTreeMap<u32, Socket>,
-    dials: u32,
+    /// Oldest first.
+    dials: Vec<Dial>,
     /// Failed dials whose sockets are not gone yet.
     failed: u32,
     /// Connections of feeds that are being opened.
-    feeds_dialling: u32,
+    feed_dials: Vec<Dial>,
     /// Open connections of feeds.
     feeds: u32,
     /// Operations under way, by lane.
@@ -51,9 +52,9 @@ impl World {
             config,
             last_connection: 0,
             sockets: BTreeMap::new(),
-            dials: 0,
+            dials: Vec::new(),
             failed: 0,
-            feeds_dialling: 0,
+            feed_dials: Vec::new(),
             feeds: 0,
             operations: Vec::new(),
             tests: Vec::new(),
@@ -68,8 +69,8 @@ impl World {
     /// A pool with one open lane.
     fn open(config: PoolConfig) -> Self {
         let mut world = Self::new(config);
-        world.slots.begin_dial();
-        world.dials = 1;
+        let dial = world.slots.begin_dial(world.now, Pace::Patient);
+        world.dials.push(dial);
         world.dialled();
         world
     }
@@ -109,23 +110,32 @@ impl World {
             sender.send(Err(kind)).expect("whoever left is not in the line");
         }
         self.tests.extend(tests.iter().map(|test| test.lane));
-        self.dials += dials;
+        dials.into_iter().for_each(|dial| self.begins(dial));
         self.check();
+    }
+
+    /// A dial is made in haste where the others hang.
+    fn begins(&mut self, dial: Dial) {
+        let others = || self.dials.iter();
+        let hang = others().all(|other| other.pace == Pace::Patient && self.now >= other.begun + HASTE);
+        let is_beside = others().len() > 0 && hang;
+        assert!(dial.pace == Pace::Patient || is_beside, "hasty beside {:?}", self.dials);
+        self.dials.push(dial);
     }
 
     /// What holds after every step.
     fn check(&mut self) {
         let slots = &self.slots;
         let depth = self.config.depth as usize;
-        let feeds = self.feeds_dialling + self.feeds;
-        let places = self.sockets.len() + (self.dials + self.failed + feeds) as usize;
+        let feeds = count(self.feed_dials.len()) + self.feeds;
+        let places = self.sockets.len() + self.dials.len() + (self.failed + feeds) as usize;
         assert_eq!(slots.places as usize, places, "every socket has its place");
         assert!(slots.places <= self.config.max_connections, "{places} places");
         assert!(slots.growth.limit <= self.config.max_connections && slots.growth.limit > 0);
-        assert_eq!(slots.dialling, self.dials);
+        assert_eq!(slots.dials.count() as usize, self.dials.len());
         let busy = slots.lanes.iter().filter(|lane| !lane.is_idle()).count();
         assert_eq!(slots.busy as usize, busy);
-        assert_eq!((slots.feeds_dialling, slots.feeds), (self.feeds_dialling, self.feeds));
+        assert_eq!((slots.feed_dials.count() as usize, slots.feeds), (self.feed_dials.len(), self.feeds));
         assert_eq!(slots.level().active as usize, busy + self.feeds as usize, "a feed is active");
         assert_eq!(slots.level(), slots.usage.level(), "the integrals know the level");
         assert!(feeds < self.config.max_connections, "a lane can always be opened");
@@ -177,7 +187,7 @@ impl World {
             assert!(slots.lanes[0].serves(), "an evicted lane is of no use");
         }
         assert!(!is_possible || kept.is_some() || serving().count() < 2, "one of two lanes is kept");
-        let is_last = slots.dialling == 0 && !slots.may_dial(self.now);
+        let is_last = slots.dials.count() == 0 && !slots.may_dial(self.now);
         let has_other = |id| {
             let mut others = slots.lanes.iter().filter(|lane| lane.id != id);
             others.any(|lane| !matches!(lane.state, State::Alone | State::Evicted))
@@ -242,19 +252,29 @@ impl World {
         self.perform(work);
     }
 
+    /// The oldest dial succeeds.
     fn dialled(&mut self) -> LaneId {
-        self.dials -= 1;
+        self.succeeds(0)
+    }
+
+    fn succeeds(&mut self, place: usize) -> LaneId {
+        let dial = self.dials.remove(place);
         self.last_connection += 1;
         self.sockets.insert(self.last_connection, Socket::Open);
-        let (id, work) = self.slots.dialled(self.now, self.last_connection);
+        let (id, work) = self.slots.dialled(self.now, dial, self.last_connection);
         self.perform(work);
         id
     }
 
+    /// The oldest dial fails.
     fn dial_failed(&mut self, kind: FaultKind) {
-        self.dials -= 1;
+        self.fails(0, kind);
+    }
+
+    fn fails(&mut self, place: usize, kind: FaultKind) {
+        let dial = self.dials.remove(place);
         self.failed += 1;
-        let work = self.slots.dial_failed(self.now, kind);
+        let work = self.slots.dial_failed(self.now, dial, kind);
         self.perform(work);
         self.failed -= 1;
         let work = self.slots.place_freed(self.now, None);
@@ -264,24 +284,24 @@ impl World {
     /// Whether a feed was given a place.
     fn feed(&mut self) -> bool {
         let kept = self.kept();
-        let (has_place, work) = self.slots.begin_feed(self.now);
-        self.feeds_dialling += u32::from(has_place);
+        let (dial, work) = self.slots.begin_feed(self.now);
+        self.feed_dials.extend(dial);
         self.perform(work);
         assert_eq!(self.kept(), kept, "it makes no room");
-        has_place
+        dial.is_some()
     }
 
     fn feed_dialled(&mut self) {
-        self.feeds_dialling -= 1;
+        let dial = self.feed_dials.remove(0);
         self.feeds += 1;
-        let work = self.slots.feed_dialled(self.now);
+        let work = self.slots.feed_dialled(self.now, dial);
         self.perform(work);
     }
 
     fn feed_failed(&mut self, kind: FaultKind) {
-        self.feeds_dialling -= 1;
+        let dial = self.feed_dials.remove(0);
         self.failed += 1;
-        let work = self.slots.feed_failed(self.now, kind);
+        let work = self.slots.feed_failed(self.now, dial, kind);
         self.perform(work);
         self.failed -= 1;
         let work = self.slots.place_freed(self.now, None);
@@ -333,7 +353,12 @@ impl World {
         assert!(kept.is_none_or(is_there), "it is not closed for being idle");
         let slots = &self.slots;
         let is_missing = slots.kept.is_missing(slots.growth.limit);
-        assert!(!is_missing || slots.dialling > 0 || !slots.may_dial(self.now), "nobody opens it");
+        assert!(!is_missing || slots.dials.count() > 0 || !slots.may_dial(self.now), "nobody opens it");
+    }
+
+    /// Of the dials under way, oldest first.
+    fn paces(&self) -> Vec<Pace> {
+        self.dials.iter().map(|dial| dial.pace).collect()
     }
 
     fn pass(&mut self, time: Duration) {
@@ -357,7 +382,7 @@ fn the_first_lane_with_room_is_taken() {
     let first = world.checkout(Way::Ordinary).unwrap();
     assert_eq!(world.checkout(Way::Ordinary), Some(first));
     assert_eq!(world.checkout(Way::Ordinary), None);
-    assert_eq!(world.dials, 1, "a new one only when every one is full");
+    assert_eq!(world.dials.len(), 1, "a new one only when every one is full");
     let second = world.dialled();
     assert_eq!((world.in_flight(first), world.in_flight(second)), (2, 1));
     world.give_back(0, None);
@@ -370,7 +395,7 @@ fn one_dial_is_made_for_as_many_waiters_as_a_lane_carries() {
     for _ in 0..2 + 5 {
         world.checkout(Way::Ordinary);
     }
-    assert_eq!(world.dials, 3);
+    assert_eq!(world.dials.len(), 3);
 }
 
 #[test]
@@ -386,12 +411,12 @@ fn eviction_takes_the_older_lanes_along_and_keeps_their_places() {
     let states = [first, second, third].map(|lane| world.state(lane).unwrap());
     assert_eq!(states, [State::Evicted, State::Evicted, State::Open]);
     world.checkout(Way::Ordinary);
-    assert_eq!((world.dials, world.slots.places), (0, 3), "no place for another until they are gone");
+    assert_eq!((world.dials.len(), world.slots.places), (0, 3), "no place for another until they are gone");
 
     world.give_back(0, None);
-    assert_eq!((world.state(first), world.dials), (None, 0), "its socket is still being closed");
+    assert_eq!((world.state(first), world.dials.len()), (None, 0), "its socket is still being closed");
     world.sockets_close();
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
 }
 
 #[test]
@@ -401,7 +426,7 @@ fn a_lane_whose_socket_is_gone_is_gone() {
     world.breaks(lane);
     assert_eq!((world.closed, world.slots.places, world.slots.lanes.len()), (1, 0, 0));
     assert_eq!(world.checkout(Way::Ordinary), None);
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
 }
 
 #[test]
@@ -531,7 +556,7 @@ fn a_long_idle_lane_is_tested_before_it_is_used() {
     let mut world = World::open(narrow(2, 4));
     world.pass(world.config.idle_test);
     assert_eq!(world.checkout(Way::Ordinary), None);
-    assert_eq!((world.tests.len(), world.dials), (1, 1), "and nobody waits for the test alone");
+    assert_eq!((world.tests.len(), world.dials.len()), (1, 1), "and nobody waits for the test alone");
     world.tested(0, true);
     assert!(world.waiters.is_empty());
     world.dialled();
@@ -569,15 +594,132 @@ fn a_pause_ends_on_time_also_for_those_who_come_later() {
     assert_eq!(world.slots.next_tick(world.now), world.now + Duration::from_millis(250));
 }
 
+/// A dial that was begun in an outage waits for the system to send its packet again, long after the network is back.
+#[test]
+fn whoever_waits_for_a_dial_that_hangs_gets_a_hasty_one_beside() {
+    let mut world = World::new(narrow(8, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.paces(), [Pace::Patient; 2]);
+    world.leave(0);
+    world.pass(HASTE - MILLI);
+    world.tick();
+    assert_eq!(world.paces(), [Pace::Patient; 2], "they may be answered any moment");
+    assert_eq!(world.slots.next_tick(world.now), world.now + MILLI, "the keeper comes by");
+    world.pass(MILLI);
+    world.tick();
+    assert_eq!(world.paces(), [Pace::Patient, Pace::Patient, Pace::Hasty], "one at a time");
+    world.pass(HASTE);
+    world.fails(2, FaultKind::Timeout);
+    assert_eq!(world.paces(), [Pace::Patient, Pace::Patient, Pace::Hasty], "and then the next");
+    assert_eq!(world.waiters.len(), 1, "nobody is refused while one is under way");
+    world.succeeds(2);
+    assert!(world.waiters.is_empty());
+    assert_eq!(world.paces(), [Pace::Patient; 2], "for nobody none is made");
+}
+
+#[test]
+fn a_hasty_dial_that_is_given_up_says_nothing_and_one_that_is_refused_does() {
+    let mut world = World::new(narrow(8, 1));
+    world.checkout(Way::Ordinary);
+    world.pass(HASTE);
+    world.tick();
+    world.pass(HASTE);
+    world.fails(1, FaultKind::Timeout);
+    world.dialled();
+    assert!(world.waiters.is_empty(), "the network was only slow");
+    world.fails(0, FaultKind::Timeout);
+    for _ in 0..3 {
+        world.checkout(Way::Ordinary);
+    }
+    assert_eq!(world.paces(), [Pace::Patient; 3], "more than one at a time: nothing has failed");
+
+    world.pass(HASTE);
+    world.tick();
+    world.fails(3, FaultKind::Connect);
+    assert_eq!(world.paces(), [Pace::Patient; 3], "there is a pause");
+    world.pass(Duration::from_millis(250));
+    world.tick();
+    assert_eq!(world.paces()[3..], [Pace::Hasty]);
+}
+
+#[test]
+fn a_hasty_dial_has_a_place_as_any() {
+    let mut world = World::new(narrow(1, 1));
+    world.checkout(Way::Ordinary);
+    world.pass(HASTE);
+    world.tick();
+    assert_eq!(world.paces(), [Pace::Patient], "there is no second place");
+}
+
+/// Also where nobody may wait.
+#[test]
+fn whoever_is_refused_without_waiting_gets_a_hasty_dial_too() {
+    let mut world = World::open(PoolConfig { max_waiters: 0, ..narrow(2, 1) });
+    world.breaks(world.slots.lanes[0].id);
+    world.checkout(Way::Ordinary);
+    world.pass(HASTE);
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.paces(), [Pace::Patient, Pace::Hasty]);
+}
+
+#[test]
+fn a_feed_is_dialled_beside_dials_that_hang() {
+    let mut world = World::new(narrow(4, 1));
+    world.checkout(Way::Ordinary);
+    world.dial_failed(FaultKind::Connect);
+    world.pass(Duration::from_millis(250));
+    world.checkout(Way::Ordinary);
+    world.leave(0);
+    assert!(!world.feed(), "one at a time after a failure");
+    world.pass(HASTE);
+    assert!(world.feed());
+    assert_eq!(world.feed_dials[0].pace, Pace::Hasty);
+    assert!(!world.feed());
+    world.feed_failed(FaultKind::Timeout);
+    assert!(world.feed());
+}
+
+/// Every dial hangs until it is given up, for 20 s in which somebody always waits.
+#[test]
+fn in_an_outage_a_dial_is_never_older_than_a_second_and_a_quarter() {
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    let mut world = World::new(narrow(8, 1));
+    let end = world.now + Duration::from_secs(20);
+    let mut begun = Vec::new();
+    while world.now < end {
+        if world.waiters.is_empty() {
+            world.checkout(Way::Ordinary);
+        }
+        let last = begun.last().copied();
+        begun.extend(world.dials.iter().map(|dial| dial.begun).filter(|at| last < Some(*at)));
+        assert!(world.dials.len() <= 2, "{:?}", world.dials);
+        world.pass(MILLI);
+        let over = |dial: &Dial| world.now >= dial.begun + dial.pace.patience(CONNECT_TIMEOUT);
+        if let Some(place) = world.dials.iter().position(over) {
+            world.fails(place, FaultKind::Timeout);
+        }
+        world.tick();
+    }
+    let gaps = || begun.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(gaps().all(|gap| gap <= HASTE + Duration::from_millis(250)), "{:?}", gaps().max());
+    assert!(
+        begun.windows(5).all(|five| five[4] - five[0] >= Duration::from_secs(1)),
+        "more than four a second"
+    );
+    assert!(begun.len() >= 16, "{}", begun.len());
+}
+
 /// The pool opened connections only for those who waited.
 #[test]
 fn whoever_is_refused_without_waiting_still_makes_the_pool_grow() {
     let mut world = World::open(PoolConfig { max_waiters: 0, ..narrow(2, 1) });
     world.checkout(Way::Ordinary);
     world.checkout(Way::Ordinary);
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
     world.checkout(Way::Ordinary);
-    assert_eq!(world.dials, 1, "one at a time");
+    assert_eq!(world.dials.len(), 1, "one at a time");
     world.dialled();
     assert!(world.checkout(Way::Ordinary).is_some());
 }
@@ -655,7 +797,7 @@ fn lanes_come_before_a_feed() {
     world.pass(Duration::from_millis(250));
     assert!(!world.feed(), "the pause is over, and somebody waits for a lane");
     world.tick();
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
     world.dialled();
     assert!(world.feed());
 
@@ -665,7 +807,7 @@ fn lanes_come_before_a_feed() {
     assert!(!world.feed(), "the last one is the lane's");
     world.feed_dialled();
     assert_eq!(world.checkout(Way::Ordinary), None);
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
 }
 
 /// While a feed was being opened, who waited for a lane would have waited for the feed.
@@ -675,7 +817,7 @@ fn the_dial_of_a_feed_serves_nobody_who_waits() {
     world.checkout(Way::Ordinary);
     assert!(world.feed());
     world.checkout(Way::Ordinary);
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
     world.feed_failed(FaultKind::Timeout);
     assert_eq!(world.waiters.len(), 1, "nor is anybody refused by its failure");
 }
@@ -704,7 +846,7 @@ fn a_lane_does_not_wait_for_the_dial_of_a_feed() {
     world.pass(Duration::from_millis(250));
     assert!(world.feed());
     world.checkout(Way::Ordinary);
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
 }
 
 #[test]
@@ -790,7 +932,7 @@ fn a_feed_waits_for_the_only_lane_that_is_being_opened() {
     let mut world = World::open(narrow(2, 1));
     world.breaks(world.slots.lanes[0].id);
     world.checkout(Way::Ordinary);
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
     assert!(!world.feed());
     world.dialled();
     assert!(world.feed());
@@ -801,7 +943,7 @@ fn keeping(config: PoolConfig) -> (World, LaneId, LaneId) {
     let mut world = World::open(config);
     let shared = world.slots.lanes[0].id;
     world.keep(true);
-    assert_eq!((world.dials, world.kept()), (1, None), "one lane is everybody's until there are two");
+    assert_eq!((world.dials.len(), world.kept()), (1, None), "one lane is everybody's until there are two");
     let kept = world.dialled();
     assert_eq!(world.kept(), Some(kept));
     (world, shared, kept)
@@ -814,7 +956,7 @@ fn what_is_urgent_never_waits_behind_what_is_not() {
         assert_eq!(world.checkout(Way::Ordinary), lane);
     }
     world.checkout(Way::Alone);
-    assert_eq!((world.in_flight(kept), world.waiters.len(), world.dials), (0, 2, 1));
+    assert_eq!((world.in_flight(kept), world.waiters.len(), world.dials.len()), (0, 2, 1));
     assert_eq!(world.checkout(Way::Urgent), Some(kept));
     world.keep(false);
     assert_eq!((world.in_flight(kept), world.kept()), (2, None), "whoever waited uses it at once");
@@ -846,7 +988,7 @@ fn the_emptiest_of_busy_lanes_is_kept() {
     };
     let (mut world, third) = busy();
     world.keep(true);
-    assert_eq!((world.kept(), world.dials), (Some(third), 0));
+    assert_eq!((world.kept(), world.dials.len()), (Some(third), 0));
     assert_eq!(world.checkout(Way::Ordinary), None);
     assert_eq!(world.checkout(Way::Urgent), Some(third), "beside what was there before");
 
@@ -883,17 +1025,17 @@ fn a_stalled_lane_is_not_kept_beside_one_with_room() {
 fn a_kept_lane_that_is_lost_is_replaced() {
     let (mut world, shared, kept) = keeping(narrow(4, 1));
     world.breaks(kept);
-    assert_eq!((world.state(shared), world.dials), (None, 1), "the older lane goes with it");
+    assert_eq!((world.state(shared), world.dials.len()), (None, 1), "the older lane goes with it");
     world.sockets_close();
     let shared = world.dialled();
-    assert_eq!((world.kept(), world.dials), (None, 1));
+    assert_eq!((world.kept(), world.dials.len()), (None, 1));
     let kept = world.dialled();
     assert_eq!(world.kept(), Some(kept));
     world.checkout(Way::Ordinary);
     world.evict(shared);
-    assert_eq!((world.kept(), world.dials), (Some(kept), 0), "it goes on by itself");
+    assert_eq!((world.kept(), world.dials.len()), (Some(kept), 0), "it goes on by itself");
     assert_eq!(world.checkout(Way::Ordinary), None);
-    assert_eq!(world.dials, 1);
+    assert_eq!(world.dials.len(), 1);
     world.dialled();
     assert!(world.waiters.is_empty());
 }
@@ -943,7 +1085,7 @@ fn a_kept_lane_is_not_closed_for_being_idle_but_tested() {
 fn of_two_connections_none_is_kept() {
     let mut world = World::open(narrow(2, 1));
     world.keep(true);
-    assert_eq!(world.dials, 0);
+    assert_eq!(world.dials.len(), 0);
     world.checkout(Way::Ordinary);
     world.checkout(Way::Ordinary);
     world.dialled();
@@ -953,7 +1095,7 @@ fn of_two_connections_none_is_kept() {
     world.sockets_close();
     assert!(world.feed(), "the idle one made room");
     world.feed_dialled();
-    assert_eq!((world.dials, world.slots.places), (0, 2));
+    assert_eq!((world.dials.len(), world.slots.places), (0, 2));
 }
 
 #[test]
@@ -1012,8 +1154,8 @@ enum Step {
     GiveBack(usize, Option<ClosedReason>),
     Evict(usize),
     Breaks(usize),
-    Dialled,
-    DialFailed(FaultKind),
+    Dialled(usize),
+    DialFailed(usize, FaultKind),
     SocketsClose,
     Tested(usize, bool),
     Tick,
@@ -1045,8 +1187,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (any::<usize>(), reason).prop_map(|(place, reason)| Step::GiveBack(place, reason)),
         1 => any::<usize>().prop_map(Step::Evict),
         2 => any::<usize>().prop_map(Step::Breaks),
-        5 => Just(Step::Dialled),
-        1 => kind.clone().prop_map(Step::DialFailed),
+        5 => any::<usize>().prop_map(Step::Dialled),
+        1 => (any::<usize>(), kind.clone()).prop_map(|(place, kind)| Step::DialFailed(place, kind)),
         2 => prop::bool::weighted(0.7).prop_map(Step::Keep),
         2 => Just(Step::Feed),
         2 => Just(Step::FeedDialled),
@@ -1083,14 +1225,21 @@ fn take_step(world: &mut World, step: Step) {
                 world.breaks(world.slots.lanes[place].id);
             }
         }
-        Step::Dialled if world.dials > 0 => drop(world.dialled()),
-        Step::DialFailed(kind) if world.dials > 0 => world.dial_failed(kind),
+        Step::Dialled(place) => {
+            if let Some(place) = pick(world.dials.len(), place) {
+                world.succeeds(place);
+            }
+        }
+        Step::DialFailed(place, kind) => {
+            if let Some(place) = pick(world.dials.len(), place) {
+                world.fails(place, kind);
+            }
+        }
         Step::Keep(is_wanted) => world.keep(is_wanted),
         Step::Feed => drop(world.feed()),
-        Step::FeedDialled if world.feeds_dialling > 0 => world.feed_dialled(),
-        Step::FeedFailed(kind) if world.feeds_dialling > 0 => world.feed_failed(kind),
+        Step::FeedDialled if !world.feed_dials.is_empty() => world.feed_dialled(),
+        Step::FeedFailed(kind) if !world.feed_dials.is_empty() => world.feed_failed(kind),
         Step::FeedEnds if world.feeds > 0 => world.feed_ends(),
-        Step::Dialled | Step::DialFailed(_) => {}
         Step::FeedDialled | Step::FeedFailed(_) | Step::FeedEnds => {}
         Step::SocketsClose => world.sockets_close(),
         Step::Tested(place, passed) => {
@@ -1108,10 +1257,10 @@ fn take_step(world: &mut World, step: Step) {
 fn calm_down(world: &mut World) {
     for _ in 0..500 {
         world.sockets_close();
-        while world.dials > 0 {
+        while !world.dials.is_empty() {
             world.dialled();
         }
-        while world.feeds_dialling > 0 {
+        while !world.feed_dials.is_empty() {
             world.feed_dialled();
         }
         while !world.tests.is_empty() {
