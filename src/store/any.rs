@@ -2,7 +2,7 @@
 //!
 //! An enum and not a trait object: a boxed future for each operation would be an allocation for each operation.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -152,6 +152,18 @@ impl Store for AnyStore {
 
     async fn probe(&self, deadline: Instant) -> Result<(), Fault> {
         either!(self, store => store.probe(deadline))
+    }
+
+    fn silence(&self) -> Duration {
+        match self {
+            Self::Redis(store) => store.silence(),
+            #[cfg(feature = "memory")]
+            Self::Memory(store) => store.silence(),
+        }
+    }
+
+    async fn ping(&self, deadline: Instant) -> Result<(), Fault> {
+        either!(self, store => store.ping(deadline))
     }
 
     async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {

@@ -284,6 +284,15 @@ pub(crate) trait Store {
     /// Finds out whether an acquire could be granted now, without granting one.
     fn probe(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// How long the oldest call that is under way has been on its connection; zero where there is none.
+    #[allow(dead_code, reason = "asked by the one who watches the link")]
+    fn silence(&self) -> Duration;
+
+    /// Asks the server whether it is there, over a connection that is not the silent one where there is another; opens none. Any
+    /// answer will do that is no error.
+    #[allow(dead_code, reason = "asked by the one who watches the link")]
+    fn ping(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Says who has which lock, in the order of the tags.
     fn list(&self, deadline: Instant) -> impl Future<Output = Result<Vec<Occupant>, Fault>> + Send;
 }

@@ -16,7 +16,7 @@ use std::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::Instant;
@@ -313,6 +313,14 @@ impl Store for MemoryStore {
     }
 
     async fn probe(&self, _: Instant) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn silence(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn ping(&self, _: Instant) -> Result<(), Fault> {
         Ok(())
     }
 

@@ -31,7 +31,7 @@ mod usage;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use redis::{Cmd, RedisResult, Value, aio::AsyncPushSender};
@@ -170,6 +170,29 @@ impl Pool {
     pub(crate) fn keep_lane(&self, is_wanted: bool) {
         let work = self.shared.lock().keep_lane(Instant::now(), is_wanted);
         self.shared.perform(work);
+    }
+
+    /// The age of the oldest operation that is under way on an open lane; zero where there is none.
+    pub(crate) fn silence(&self) -> Duration {
+        self.shared.lock().silence(Instant::now())
+    }
+
+    /// Asks the server whether it is there, over an open lane that is not the silent one where there is another. It takes no slot,
+    /// opens no connection and evicts none.
+    ///
+    /// # Errors
+    /// [`FaultKind::Connect`] — no lane is open. [`FaultKind::Timeout`] — no answer until `deadline`. Or what the server answered
+    /// that is an error.
+    ///
+    /// # Cancel safety
+    /// Harmless: the answer is dropped when it comes.
+    pub(crate) async fn ping(&self, deadline: Instant) -> Result<(), Fault> {
+        let cable = self.shared.lock().least_silent(Instant::now());
+        let Some(mut cable) = cable else { return Err(FaultKind::Connect.into()) };
+        match tokio::time::timeout_at(deadline, cable.send(&redis::cmd("PING"))).await {
+            Ok(reply) => reply.map(drop).map_err(classify::of_command),
+            Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
+        }
     }
 
     async fn checkout(&self, way: Way, deadline: Instant) -> Result<Permit, Fault> {
@@ -338,6 +361,7 @@ impl Shared {
 
     async fn connect(
         self: &Arc<Self>,
+        dial: Dial,
         watch: Arc<Watch>,
         failed: fn(&mut Slots<Cable, Permit>, Instant, Dial, FaultKind) -> LaneWork,
     ) -> Result<(Cable, Arc<Watch>), Fault> {
@@ -361,7 +385,6 @@ impl Shared {
                 self.wake.notify_one();
                 Err(fault)
             }
-        dial: Dial,
         }
     }
 

@@ -16,7 +16,7 @@ mod dials;
 mod kept;
 mod lane;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -395,10 +395,24 @@ impl<C: Clone, P> Slots<C, P> {
         let rhythm =
             Duration::from_millis(500).min(self.config.idle_timeout / 2).min(self.config.idle_test / 2);
         let regular = now + rhythm.max(Duration::from_millis(5));
-        match self.growth.resumes_at(self.has_lane()) {
-            Some(then) if then > now => regular.min(then),
-            _ => regular,
-        }
+        let resumes = self.growth.resumes_at(self.has_lane()).filter(|then| *then > now);
+        let hangs = self.dials.next_hangs_at(now).filter(|_| self.wanted_dials() > 0);
+        [resumes, hangs].into_iter().flatten().fold(regular, Instant::min)
+    }
+
+    /// How long the oldest operation that is under way on an open lane has been there.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
+        open.map(|lane| lane.silence(now)).max().unwrap_or_default()
+    }
+
+    /// A connection to ask whether the server is there, if any is open: of the lane that waits for its replies for the shortest
+    /// time, and of those that wait for none the one that answered last. Long replies are waited for behind all others.
+    pub(super) fn least_silent(&self, now: Instant) -> Option<C> {
+        let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
+        let least =
+            open.min_by_key(|lane| (lane.state == State::Alone, lane.silence(now), Reverse(lane.proven_at)));
+        least.map(|lane| lane.connection.clone())
     }
 
     /// A connection to ask the server something, if any is open.

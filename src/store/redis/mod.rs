@@ -477,6 +477,14 @@ impl Store for RedisStore {
         }
     }
 
+    fn silence(&self) -> Duration {
+        self.pool.silence()
+    }
+
+    async fn ping(&self, deadline: Instant) -> Result<(), Fault> {
+        self.pool.ping(deadline).await
+    }
+
     async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {
         let pattern = format!("{}:{{*}}:lock", self.prefix);
         let mut cursor = b"0".to_vec();

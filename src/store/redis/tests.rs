@@ -11,6 +11,8 @@ use support::{RedisServer, eventually};
 
 suite::behaviours!(stand);
 
+const SOON: Duration = Duration::from_secs(5);
+
 /// A server of its own, and processes on it.
 fn stand() -> impl AsyncFn(Rules) -> RedisStore {
     let server = RedisServer::start();
@@ -79,7 +81,6 @@ async fn no_grant_outlasts_the_time_for_which_its_process_ever_counted_as_living
 
 #[tokio::test]
 async fn a_release_that_is_expected_waits_behind_nothing_else() {
-    const SOON: Duration = Duration::from_secs(5);
     let server = RedisServer::start();
     let pool = PoolConfig { max_connections: 3, depth: 1, ..PoolConfig::default() };
     let store = Arc::new(open_with(&server.url(), LIVING, &pool).await);
@@ -111,4 +112,75 @@ async fn a_release_that_is_expected_waits_behind_nothing_else() {
     for call in stuck {
         call.await.unwrap().unwrap();
     }
+}
+
+/// Takes a lane until there is something to pop.
+fn stick(store: &Arc<RedisStore>, list: &'static str) -> tokio::task::JoinHandle<()> {
+    let store = store.clone();
+    tokio::spawn(async move {
+        let mut pop = redis::cmd("BLPOP");
+        pop.arg(list).arg(0);
+        store.pool.call(|_| pop, Way::Ordinary, Instant::now() + SOON).await.unwrap();
+    })
+}
+
+/// The kind of fault that a ping of `patience` meets, and how long it took.
+async fn ping(store: &RedisStore, patience: Duration) -> (Option<FaultKind>, Duration) {
+    let asked = Instant::now();
+    let answer = store.ping(asked + patience).await;
+    (answer.err().map(|fault| fault.kind()), asked.elapsed())
+}
+
+#[tokio::test]
+async fn a_silent_server_misses_its_ping_at_the_deadline() {
+    let patience = Duration::from_millis(300);
+    let server = RedisServer::start();
+    let store = open(&server.url(), LIVING).await;
+    assert_eq!(ping(&store, patience).await.0, None);
+    server.stop();
+    let (kind, spent) = ping(&store, patience).await;
+    assert_eq!(kind, Some(FaultKind::Timeout));
+    assert!((patience..patience + Duration::from_millis(100)).contains(&spent), "{spent:?}");
+    server.cont();
+    assert_eq!(ping(&store, SOON).await.0, None);
+    let pool = store.pool();
+    assert!(pool.connections_closed_total.values().all(|closed| *closed == 0), "it evicts nothing: {pool:?}");
+    assert_eq!(server.clients().len(), 1, "and opens nothing");
+}
+
+#[tokio::test]
+async fn a_ping_goes_over_another_connection_than_the_silent_one() {
+    let server = RedisServer::start();
+    let pool = PoolConfig { max_connections: 2, depth: 1, ..PoolConfig::default() };
+    let store = Arc::new(open_with(&server.url(), LIVING, &pool).await);
+    assert_eq!(store.silence(), Duration::ZERO);
+    let first = stick(&store, "first");
+    eventually(SOON, async || store.pool().in_flight == 1).await;
+    let began = Instant::now();
+    let short = Duration::from_millis(200);
+    assert_eq!(ping(&store, short).await.0, Some(FaultKind::Timeout), "it is behind the silent call");
+    assert!(store.silence() >= began.elapsed(), "{:?}", store.silence());
+
+    let second = stick(&store, "second");
+    eventually(SOON, async || store.pool().in_flight == 2).await;
+    server.cmd(&["RPUSH", "second", "1"]);
+    second.await.unwrap();
+    assert_eq!(ping(&store, short).await.0, None);
+    assert!(store.silence() >= began.elapsed() - short, "that of the first goes on");
+    server.cmd(&["RPUSH", "first", "1"]);
+    first.await.unwrap();
+    assert_eq!(store.silence(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_ping_says_what_the_server_answers_and_whether_there_is_a_connection() {
+    let server = RedisServer::start();
+    let store = open(&server.url(), LIVING).await;
+    server.cmd(&["ACL", "SETUSER", "default", "-ping"]);
+    assert_eq!(ping(&store, SOON).await.0, Some(FaultKind::Permission));
+    server.stop();
+    let ((kind, _), ()) = tokio::join!(ping(&store, SOON), async { server.kill9() });
+    assert_eq!(kind, Some(FaultKind::Disconnected));
+    eventually(SOON, async || store.pool().slots == 0).await;
+    assert_eq!(ping(&store, SOON).await.0, Some(FaultKind::Connect));
 }

@@ -35,9 +35,12 @@ pub(super) enum State {
 
 impl<C> Lane<C> {
     pub(super) fn has_room(&self, now: Instant, depth: usize) -> bool {
-        let stalled =
-            self.started.front().is_some_and(|&oldest| now.saturating_duration_since(oldest) > STALLED);
-        self.state == State::Open && self.started.len() < depth && !stalled
+        self.state == State::Open && self.started.len() < depth && self.silence(now) <= STALLED
+    }
+
+    /// How long its oldest operation has been under way; zero where there is none.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        self.started.front().map_or(Duration::ZERO, |&oldest| now.saturating_duration_since(oldest))
     }
 
     /// Whether it carries what anybody sends, or will when its test has passed.

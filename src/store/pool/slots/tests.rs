@@ -356,6 +356,12 @@ impl World {
         assert!(!is_missing || slots.dials.count() > 0 || !slots.may_dial(self.now), "nobody opens it");
     }
 
+    /// The lane that would be asked whether the server is there.
+    fn asked(&self) -> Option<LaneId> {
+        let connection = self.slots.least_silent(self.now)?;
+        self.slots.lanes.iter().find(|lane| lane.connection == connection).map(|lane| lane.id)
+    }
+
     /// Of the dials under way, oldest first.
     fn paces(&self) -> Vec<Pace> {
         self.dials.iter().map(|dial| dial.pace).collect()
@@ -709,6 +715,47 @@ fn in_an_outage_a_dial_is_never_older_than_a_second_and_a_quarter() {
         "more than four a second"
     );
     assert!(begun.len() >= 16, "{}", begun.len());
+}
+
+#[test]
+fn the_least_silent_lane_is_asked_whether_the_server_is_there() {
+    let mut world = World::open(narrow(5, 1));
+    let first = world.checkout(Way::Ordinary).unwrap();
+    world.checkout(Way::Ordinary);
+    let second = world.dialled();
+    world.pass(MILLI * 300);
+    assert_eq!(world.slots.silence(world.now), MILLI * 300);
+    world.give_back(0, None);
+    assert_eq!(world.asked(), Some(first), "it has no work");
+    world.checkout(Way::Ordinary);
+    world.pass(MILLI);
+    assert_eq!(world.asked(), Some(first), "its work is younger");
+    world.checkout(Way::Alone);
+    let alone = world.dialled();
+    assert_eq!(world.state(alone), Some(State::Alone));
+    assert_eq!(world.asked(), Some(first), "a long reply is waited for longer than any work");
+    world.evict(second);
+    assert_eq!(world.asked(), Some(alone), "there is no other");
+    assert_eq!(world.slots.silence(world.now), Duration::ZERO, "what is evicted does not count");
+    world.evict(alone);
+    assert_eq!(world.asked(), None);
+}
+
+#[test]
+fn of_lanes_without_work_the_one_that_answered_last_is_asked() {
+    let mut world = World::open(narrow(3, 1));
+    let first = world.slots.lanes[0].id;
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    let second = world.dialled();
+    world.give_back(0, None);
+    world.pass(MILLI);
+    world.give_back(0, None);
+    assert_eq!(world.asked(), Some(second));
+    world.pass(MILLI);
+    assert_eq!(world.checkout(Way::Ordinary), Some(first));
+    world.give_back(0, None);
+    assert_eq!(world.asked(), Some(first));
 }
 
 /// The pool opened connections only for those who waited.
