@@ -197,11 +197,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(shared: &Arc<Shared>, ear: Option<Box<dyn AsyncPushSender>>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: Arc::downgrade(shared),
             tenant: OnceLock::new(),
-            ear: Mutex::new(ear),
+            ear: Mutex::default(),
             reason: OnceLock::new(),
             cut: Arc::default(),
         }
@@ -210,6 +210,14 @@ impl Watch {
     /// The connection that this watches.
     pub(super) fn cable(&self, connection: MultiplexedConnection) -> Cable {
         Cable { connection, cut: self.cut.clone() }
+    }
+
+    /// From now on `ear` hears what the server says, unless it is to let go of the connection already.
+    pub(super) fn is_heard_by(&self, ear: Box<dyn AsyncPushSender>) {
+        let mut place = self.ear();
+        if self.reason.get().is_none() {
+            *place = Some(ear);
+        }
     }
 
     /// Lets go of the ear, by which whoever listens knows that he is to let go of the connection.

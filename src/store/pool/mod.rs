@@ -34,6 +34,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use redis::{Cmd, RedisResult, Value, aio::AsyncPushSender};
 use tokio::{sync::Notify, time::Instant};
 
@@ -42,7 +43,7 @@ pub(crate) use self::{dial::Dialler, slots::Way, tap::Tap};
 use self::{
     flight::{Cable, Permit, Watch, attempt_ends},
     meter::PoolMeter,
-    slots::{Checkout, Dial, LaneId, Pace, Slots, Tenant, WaiterId, Work},
+    slots::{Checkout, Dial, HASTE, LaneId, Pace, Slots, Tenant, WaiterId, Work},
 };
 use super::classify;
 use crate::{ClosedReason, Fault, FaultKind, PoolAlert, PoolReport, PoolStats, PoolStatus};
@@ -158,12 +159,32 @@ impl Pool {
         let Some(dial) = dial else {
             return Err(Fault::new(FaultKind::Saturated, "no place is free for the subscription"));
         };
-        let dialling = self.shared.runtime.spawn(async move { shared.dial_feed(dial, Box::new(ear)).await });
-        let dialled = match tokio::time::timeout_at(deadline, dialling).await {
-            Ok(dialled) => dialled.unwrap_or_else(|gone| Err(Fault::new(FaultKind::Other, gone))),
-            Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
+        let opened = tokio::time::timeout_at(deadline, self.open_feed(dial)).await;
+        let (cable, watch) = opened.unwrap_or_else(|elapsed| Err(Fault::new(FaultKind::Timeout, elapsed)))?;
+        watch.is_heard_by(Box::new(ear));
+        *self.shared.feed() = Arc::downgrade(&watch);
+        Ok(Tap::new(cable, self.shared.config.response_timeout))
+    }
+
+    /// Awaits a feed's connection, and opens another beside one that hangs. Those that come too late are closed again.
+    async fn open_feed(&self, first: Dial) -> Result<(Cable, Arc<Watch>), Fault> {
+        let dial = |dial| {
+            let shared = self.shared.clone();
+            self.shared.runtime.spawn(async move { shared.dial_feed(dial).await })
         };
-        Ok(Tap::new(dialled?, self.shared.config.response_timeout))
+        let mut dials = FuturesUnordered::from_iter([dial(first)]);
+        loop {
+            tokio::select! {
+                Some(dialled) = dials.next() => {
+                    let dialled = dialled.unwrap_or_else(|gone| Err(Fault::new(FaultKind::Other, gone)));
+                    if dialled.is_ok() || dials.is_empty() {
+                        return dialled;
+                    }
+                }
+                () = tokio::time::sleep(HASTE) => {}
+            }
+            dials.extend(self.shared.lock().hurry_feed(Instant::now()).map(dial));
+        }
     }
 
     /// Says whether extends and releases are to have a lane that carries nothing else, where there are connections enough.
@@ -340,7 +361,7 @@ impl Shared {
 
     /// Opens a lane in a place that was taken for it.
     async fn dial(self: &Arc<Self>, dial: Dial) -> Result<(), Fault> {
-        let watch = Arc::new(Watch::new(self, None));
+        let watch = Arc::new(Watch::new(self));
         let (cable, watch) = self.connect(dial, watch, Slots::dial_failed).await?;
         let (lane, work) = self.lock().dialled(Instant::now(), dial, cable);
         watch.belongs_to(Tenant::Lane(lane));
@@ -349,14 +370,14 @@ impl Shared {
     }
 
     /// Opens a feed's connection in a place that was taken for it.
-    async fn dial_feed(self: &Arc<Self>, dial: Dial, ear: Box<dyn AsyncPushSender>) -> Result<Cable, Fault> {
-        let watch = Arc::new(Watch::new(self, Some(ear)));
+    async fn dial_feed(self: &Arc<Self>, dial: Dial) -> Result<(Cable, Arc<Watch>), Fault> {
+        let watch = Arc::new(Watch::new(self));
         *self.feed() = Arc::downgrade(&watch);
         let (cable, watch) = self.connect(dial, watch, Slots::feed_failed).await?;
         let work = self.lock().feed_dialled(Instant::now(), dial);
         watch.belongs_to(Tenant::Feed);
         self.perform(work);
-        Ok(cable)
+        Ok((cable, watch))
     }
 
     async fn connect(

@@ -20,7 +20,7 @@ use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-pub(super) use self::dials::{Dial, Pace};
+pub(super) use self::dials::{Dial, HASTE, Pace};
 use self::{
     dials::Dials,
     kept::Kept,
@@ -267,10 +267,9 @@ impl<C: Clone, P> Slots<C, P> {
     pub(super) fn begin_feed(&mut self, now: Instant) -> (Option<Dial>, Work<C, P>) {
         let mut work = Work::none();
         let limit = self.growth.limit;
-        let leaves_a_lane = self.has_lane() || self.places + 1 < limit;
         let is_lane_wanted = self.dials.count() < self.wanted_dials();
         if self.places < limit
-            && leaves_a_lane
+            && self.leaves_a_lane()
             && !is_lane_wanted
             && let Some(pace) = self.due_feed(now)
         {
@@ -282,6 +281,16 @@ impl<C: Clone, P> Slots<C, P> {
             self.make_room(&mut work);
         }
         (None, work)
+    }
+
+    /// Takes a place for another connection of a feed whose dials hang.
+    pub(super) fn hurry_feed(&mut self, now: Instant) -> Option<Dial> {
+        let (dialling, hanging) = (self.feed_dials.count(), self.feed_dials.hanging(now));
+        if !self.leaves_a_lane() || !self.may_dial_beside(now, dialling, hanging) {
+            return None;
+        }
+        self.places += 1;
+        Some(self.feed_dials.begin(now, Pace::Hasty))
     }
 
     /// The connection of a feed was opened.
@@ -544,6 +553,11 @@ impl<C: Clone, P> Slots<C, P> {
         }
         let may_hurry = wanted > 0 && self.may_dial_beside(now, dialling, self.dials.hanging(now));
         may_hurry.then_some(Pace::Hasty)
+    }
+
+    /// Whether a lane can be opened also when a feed has one more place.
+    fn leaves_a_lane(&self) -> bool {
+        self.has_lane() || self.places + 1 < self.growth.limit
     }
 
     /// The dial for a feed that may begin now.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// A dial that is older than this hangs, if it is not over by then. The first packet that was lost is sent again at this age (RFC
 /// 6298, section 2), so a dial that is made now is as fast.
-pub(super) const HASTE: Duration = Duration::from_secs(1);
+pub(in crate::store::pool) const HASTE: Duration = Duration::from_secs(1);
 
 /// How long a dial may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

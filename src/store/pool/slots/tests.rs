@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{dials::HASTE, lane::STALLED, *};
+use super::{lane::STALLED, *};
 
 type Receiver = oneshot::Receiver<Served<LaneId>>;
 
@@ -298,8 +298,19 @@ impl World {
         self.perform(work);
     }
 
+    fn hurry_feed(&mut self) -> bool {
+        let dial = self.slots.hurry_feed(self.now);
+        self.feed_dials.extend(dial);
+        self.check();
+        dial.is_some()
+    }
+
     fn feed_failed(&mut self, kind: FaultKind) {
-        let dial = self.feed_dials.remove(0);
+        self.feed_fails(0, kind);
+    }
+
+    fn feed_fails(&mut self, place: usize, kind: FaultKind) {
+        let dial = self.feed_dials.remove(place);
         self.failed += 1;
         let work = self.slots.feed_failed(self.now, dial, kind);
         self.perform(work);
@@ -685,6 +696,25 @@ fn a_feed_is_dialled_beside_dials_that_hang() {
     assert!(!world.feed());
     world.feed_failed(FaultKind::Timeout);
     assert!(world.feed());
+}
+
+#[test]
+fn a_feed_whose_dial_hangs_gets_a_hasty_one_beside() {
+    let mut world = World::open(narrow(3, 1));
+    assert!(world.feed());
+    assert!(!world.hurry_feed(), "it may be answered any moment");
+    world.pass(HASTE);
+    assert!(world.hurry_feed());
+    assert!(!world.hurry_feed(), "one at a time");
+    assert_eq!(world.slots.places, 3);
+    let lane = world.slots.lanes[0].id;
+    world.breaks(lane);
+    world.pass(HASTE);
+    world.feed_fails(1, FaultKind::Timeout);
+    assert!(world.hurry_feed());
+    world.feed_fails(1, FaultKind::Timeout);
+    world.checkout(Way::Ordinary);
+    assert!(!world.hurry_feed(), "the last place is the lane's");
 }
 
 /// Every dial hangs until it is given up, for 20 s in which somebody always waits.
@@ -1209,6 +1239,7 @@ enum Step {
     Pass(Duration),
     Keep(bool),
     Feed,
+    HurryFeed,
     FeedDialled,
     FeedFailed(FaultKind),
     FeedEnds,
@@ -1238,6 +1269,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<usize>(), kind.clone()).prop_map(|(place, kind)| Step::DialFailed(place, kind)),
         2 => prop::bool::weighted(0.7).prop_map(Step::Keep),
         2 => Just(Step::Feed),
+        1 => Just(Step::HurryFeed),
         2 => Just(Step::FeedDialled),
         1 => kind.prop_map(Step::FeedFailed),
         1 => Just(Step::FeedEnds),
@@ -1284,6 +1316,7 @@ fn take_step(world: &mut World, step: Step) {
         }
         Step::Keep(is_wanted) => world.keep(is_wanted),
         Step::Feed => drop(world.feed()),
+        Step::HurryFeed => drop(world.hurry_feed()),
         Step::FeedDialled if !world.feed_dials.is_empty() => world.feed_dialled(),
         Step::FeedFailed(kind) if !world.feed_dials.is_empty() => world.feed_failed(kind),
         Step::FeedEnds if world.feeds > 0 => world.feed_ends(),

@@ -255,6 +255,30 @@ async fn a_feed_that_nobody_waits_for_any_more_is_closed() {
     at_rest(&store, 0).await;
 }
 
+/// It was begun in an outage, and waited for alone until its five seconds were over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_whose_dial_hangs_is_opened_by_another() {
+    let server = RedisServer::start();
+    let proxy = FaultProxy::before(&server);
+    let store = Arc::new(open(&proxy.url(), |_| {}).await);
+    let lost = proxy.hold_requests(|_| true);
+    let before = proxy.connections_opened();
+    let feed = tokio::spawn({
+        let store = store.clone();
+        async move { store.feed(deadline()).await }
+    });
+    eventually(SOON, async || proxy.connections_opened() == before + 3).await;
+    assert_eq!(store.pool().connecting_connections, 2, "one at a time beside the first");
+    proxy.heal();
+    let healed = Instant::now();
+    let mut feed = feed.await.unwrap().unwrap();
+    assert!(healed.elapsed() < Duration::from_millis(1300), "{:?}", healed.elapsed());
+    feed.topics.follow(&Topic::All).await.unwrap();
+    assert_eq!(next(&mut feed).await.as_deref(), Some("+*"));
+    drop(lost);
+    at_rest(&store, 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_feed_is_an_active_connection() {
     let server = RedisServer::start();
