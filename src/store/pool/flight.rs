@@ -107,16 +107,11 @@ impl Permit {
         let reply = Box::pin(async move {
             let mut permit = self;
             let reply = permit.cable.send(&cmd).await;
-            permit.evict = match &reply {
-                Ok(_) => None,
-                Err(error) => match classify::kind_of(error) {
-                    FaultKind::ReadOnly => Some(ClosedReason::ReadOnly),
-                    FaultKind::Disconnected | FaultKind::Protocol | FaultKind::Auth => {
-                        Some(ClosedReason::Disconnected)
-                    }
-                    _ => None,
-                },
-            };
+            let kind = reply.as_ref().err().map(classify::kind_of);
+            permit.evict = kind.filter(|kind| kind.class().evicts).map(|kind| match kind {
+                FaultKind::ReadOnly => ClosedReason::ReadOnly,
+                _ => ClosedReason::Disconnected,
+            });
             reply
         });
         let patience = since + shared.config.response_timeout;
