@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    error::Error as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -331,57 +332,6 @@ async fn scripted() -> (ScriptedServer, SpoolLocks) {
     (server, locks)
 }
 
-#[tokio::test]
-async fn each_word_of_the_server_is_one_kind_of_fault() {
-    let (server, locks) = scripted().await;
-    let tag = tag("TEST-02");
-    for (line, kind) in [
-        ("-LOADING Redis is loading the dataset in memory", FaultKind::Loading),
-        ("-BUSY Redis is busy running a script. You can only call SCRIPT KILL", FaultKind::Busy),
-        ("-NOREPLICAS Not enough good replicas to write.", FaultKind::NoReplicas),
-        ("-READONLY You can't write against a read only replica.", FaultKind::ReadOnly),
-        (
-            "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-            FaultKind::ReadOnly,
-        ),
-        ("-MISCONF Redis is configured to save RDB snapshots", FaultKind::Misconf),
-        ("-OOM command not allowed when used memory > 'maxmemory'.", FaultKind::OutOfMemory),
-        ("-NOAUTH Authentication required.", FaultKind::Auth),
-        ("-WRONGPASS invalid username-password pair or user is disabled.", FaultKind::Auth),
-        ("-NOPERM this user has no permissions to run the 'evalsha' command", FaultKind::Permission),
-        ("-WRONGTYPE Operation against a key holding the wrong kind of value", FaultKind::NotALock),
-        ("-CLUSTERDOWN Hash slot not served", FaultKind::Other),
-        ("-TRYAGAIN Multiple keys request during rehashing of slot", FaultKind::Other),
-        ("-ERR unknown command 'EVALSHA'", FaultKind::Other),
-        ("-NOSCRIPT No matching script.", FaultKind::Protocol),
-        ("+OK", FaultKind::Protocol),
-        (":1", FaultKind::Protocol),
-        ("$-1", FaultKind::Protocol),
-        ("*0", FaultKind::Protocol),
-        ("*-1", FaultKind::Protocol),
-    ] {
-        server.on("EVALSHA", Answer::line(line)).on("EVAL", Answer::line(line));
-        // A connection that was given up over the last word may have to be opened again.
-        assert_eq!(Faults::of(&locks, &tag).await, Faults::all(kind), "{line}");
-    }
-    let number = |number: i64| Answer::line(&format!(":{number}"));
-    let now = 1_700_000_000_000_000;
-    for answer in [
-        Answer::array([number(99), number(now)]),
-        Answer::array([number(3), number(now)]),
-        Answer::array([number(3), number(-1), number(5), Answer::bulk("x")]),
-        Answer::array([Answer::bulk("x"), Answer::bulk("y")]),
-    ] {
-        server.on("EVALSHA", answer.clone());
-        let faults = Faults::of(&locks, &tag).await;
-        assert_eq!(faults, Faults::all(FaultKind::Protocol), "{answer:?}");
-    }
-    server.on("EVALSHA", Answer::close());
-    assert_eq!(Faults::of(&locks, &tag).await, Faults::all(FaultKind::Disconnected));
-    server.on("EVALSHA", Answer::raw("*3\r\n:1\r\n").then_close());
-    assert_eq!(Faults::of(&locks, &tag).await, Faults::all(FaultKind::Disconnected));
-}
-
 /// The server may have granted or released before it said something that nobody understands.
 #[tokio::test]
 async fn an_answer_that_is_not_understood_leaves_the_outcome_open() {
@@ -467,8 +417,25 @@ async fn a_user_without_rights_is_told_which() {
             continue;
         }
         match acquired {
-            Err(AcquireError::Fault(fault)) => assert_eq!(fault.kind(), FaultKind::Permission, "{user}"),
+            Err(AcquireError::Misconfigured(fault)) => {
+                assert_eq!(fault.kind(), FaultKind::Permission, "{user}")
+            }
             other => panic!("{user}: {other:?}"),
+        }
+        assert_not_operational(&locks, FaultKind::Permission).await;
+    }
+}
+
+/// By whoever set up the server, so that nobody has them.
+#[tokio::test]
+async fn a_command_that_was_renamed_is_a_right_that_is_missing() {
+    for command in ["EVALSHA", "GET"] {
+        let server = RedisServer::builder().arg("rename-command", &format!("{command} GONE")).start();
+        let locks = connect(&server.url()).await;
+        assert!(warnings(&locks).contains(&"scripts_denied".to_owned()), "{command}: {:?}", warnings(&locks));
+        match locks.acquire(&tag("TEST-02"), &worker()).await {
+            Err(AcquireError::Misconfigured(fault)) => assert_eq!(fault.kind(), FaultKind::Permission),
+            other => panic!("{command}: {other:?}"),
         }
         assert_not_operational(&locks, FaultKind::Permission).await;
     }
@@ -528,7 +495,7 @@ async fn wrong_credentials_are_a_fault_of_their_own() {
     server.cmd(&["CONFIG", "SET", "requirepass", "changed"]);
     server.cmd(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let faults = eventually(SOON, async || match locks.inspect(&tag("TEST-02")).await {
-        Err(ReadError::Fault(fault)) if fault.kind() == FaultKind::Auth => Ok(()),
+        Err(ReadError::Misconfigured(fault)) if fault.kind() == FaultKind::Auth => Ok(()),
         other => Err(other),
     });
     faults.await;
@@ -598,6 +565,23 @@ async fn a_server_that_is_too_old_is_refused_by_its_version() {
         }
         assert_eq!(server.requests("EVALSHA"), 0);
     }
+}
+
+/// Its address says nothing of it.
+#[tokio::test]
+async fn a_node_of_a_cluster_is_refused_by_what_it_says() {
+    let server = RedisServer::builder().arg("cluster-enabled", "yes").start();
+    assert_refused_with(&server, "ClusterDown").await;
+    server.cmd(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    eventually(SOON, async || server.query::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
+        .await;
+    assert_refused_with(&server, "CrossSlot").await;
+}
+
+async fn assert_refused_with(server: &RedisServer, word: &str) {
+    let fault = assert_connect_fault(try_connect(&server.url()).await, &[FaultKind::Other]);
+    let said = fault.source().expect("what the server said").to_string();
+    assert!(said.contains(word), "{said}");
 }
 
 #[test]

@@ -12,19 +12,21 @@ pub(super) fn kind_of(error: &RedisError) -> FaultKind {
     if let Some(kind) = error.code().and_then(kind_of_code) {
         return kind;
     }
-    // A right that a script lacks for a command within it comes under the general code.
-    if error.detail().is_some_and(|detail| detail.contains("executing the script can't")) {
-        return FaultKind::Permission;
-    }
     if error.is_timeout() {
         return FaultKind::Timeout;
     }
     match error.kind() {
         ErrorKind::Io => FaultKind::Disconnected,
+        _ if is_cut(error) => FaultKind::Disconnected,
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => FaultKind::Protocol,
         ErrorKind::AuthenticationFailed => FaultKind::Auth,
-        _ => FaultKind::Other,
+        _ => kind_of_text(said(&error.to_string())),
     }
+}
+
+/// Whether the connection ended in the middle of a reply: until then, the parser waits for the rest.
+fn is_cut(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Parse && error.detail().is_some_and(|text| text.contains("end of input"))
 }
 
 fn kind_of_code(code: &str) -> Option<FaultKind> {
@@ -37,10 +39,34 @@ fn kind_of_code(code: &str) -> Option<FaultKind> {
         "OOM" => FaultKind::OutOfMemory,
         "NOREPLICAS" => FaultKind::NoReplicas,
         "NOAUTH" | "WRONGPASS" => FaultKind::Auth,
-        "NOPERM" => FaultKind::Permission,
+        // In protected mode the server turns strangers away whatever their password: the right has to be given there.
+        "NOPERM" | "DENIED" => FaultKind::Permission,
         "WRONGTYPE" => FaultKind::NotALock,
+        // Among them those of a cluster (CLUSTERDOWN, TRYAGAIN, MOVED, ASK, CROSSSLOT): they are not for one server that is ill.
         _ => return None,
     })
+}
+
+/// What comes under the general code, `ERR`, is told by its words.
+fn kind_of_text(text: &str) -> FaultKind {
+    const FULL: [&str; 2] = ["max number of clients", "Too many connections"];
+    // An operator has to change it: rights that the user lacks for a command within a script, a command that was renamed or
+    // switched off (the next two as a script hears it), a database that the server does not have.
+    const REFUSED: [&str; 5] = [
+        "executing the script can't",
+        "unknown command",
+        "Unknown Redis command",
+        "Invalid command passed to redis.acl_check_cmd()",
+        "DB index is out of range",
+    ];
+    let has = |word: &&str| text.contains(*word);
+    if FULL.iter().any(has) {
+        FaultKind::MaxClients
+    } else if REFUSED.iter().any(has) {
+        FaultKind::Permission
+    } else {
+        FaultKind::Other
+    }
 }
 
 /// The fault of a command.
@@ -53,14 +79,11 @@ pub(super) fn of_command(error: RedisError) -> Fault {
 /// A server at its client limit writes its refusal and closes, and the handshake dies on the closed socket first: of 76,000
 /// refusals none was readable. So the stage tells, not the text: a connection that was accepted and then closed was turned away.
 pub(super) fn of_dial(error: RedisError) -> Fault {
-    let text = error.to_string();
-    let kind = if text.contains("max number of clients") || text.contains("Too many connections") {
-        FaultKind::MaxClients
-    } else {
-        match kind_of(&error) {
-            FaultKind::Disconnected => kind_of_io(&error, &text),
-            kind => kind,
-        }
+    let kind = match kind_of(&error) {
+        FaultKind::Disconnected => kind_of_io(&error),
+        // Whatever the word means, there is no connection.
+        FaultKind::Other => FaultKind::Connect,
+        kind => kind,
     };
     discreet(kind, error)
 }
@@ -68,21 +91,30 @@ pub(super) fn of_dial(error: RedisError) -> Fault {
 /// A fault with the error as its source, but for what the server repeats of a command that it does not know: the password of a
 /// handshake, the token of a call.
 fn discreet(kind: FaultKind, error: RedisError) -> Fault {
-    let said = error.to_string();
-    match said.find("with args") {
-        Some(at) => Fault::new(kind, said[..at].trim_end_matches([' ', ',']).to_owned()),
-        None => Fault::new(kind, error),
+    let text = error.to_string();
+    match said(&text) {
+        all if all.len() == text.len() => Fault::new(kind, error),
+        said => Fault::new(kind, said.to_owned()),
     }
 }
 
-fn kind_of_io(error: &RedisError, text: &str) -> FaultKind {
+/// What the server said itself, without what it repeats.
+fn said(text: &str) -> &str {
+    match text.find("with args") {
+        Some(at) => text[..at].trim_end_matches([' ', ',']),
+        None => text,
+    }
+}
+
+fn kind_of_io(error: &RedisError) -> FaultKind {
     // The words of rustls, which reach us as text alone.
-    const TLS: [&str; 3] = ["certificate", "fatal alert", "TLS"];
+    const TLS: [&str; 6] =
+        ["certificate", "fatal alert", "TLS", "corrupt message", "peer is incompatible", "peer misbehaved"];
     if error.is_connection_refusal() {
         FaultKind::Connect
-    } else if error.is_connection_dropped() {
+    } else if error.is_connection_dropped() || is_cut(error) {
         FaultKind::ClosedInHandshake
-    } else if TLS.iter().any(|word| text.contains(word)) {
+    } else if TLS.iter().any(|word| error.to_string().contains(word)) {
         FaultKind::Tls
     } else {
         FaultKind::Connect

@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 use super::frame::{Request, take_frame};
+
+/// Between the packets of an answer that comes byte by byte.
+const PACE: Duration = Duration::from_millis(1);
 
 /// A scripted server on a port of 127.0.0.1; drop closes everything.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct ScriptedServer {
 pub struct Answer {
     bytes: Vec<u8>,
     close: bool,
+    is_slow: bool,
 }
 
 /// Answers by command (`EVALSHA`) or by command and subcommand (`CONFIG GET`).
@@ -140,7 +144,7 @@ impl Answer {
 
     /// Bytes as they are: half a reply, or nonsense.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), close: false }
+        Self { bytes: bytes.into(), close: false, is_slow: false }
     }
 
     /// Nothing, ever; the connection stays open.
@@ -157,6 +161,20 @@ impl Answer {
     pub fn then_close(mut self) -> Self {
         self.close = true;
         self
+    }
+
+    /// Each byte comes in a packet of its own, 1 ms after the last.
+    #[must_use]
+    pub fn byte_by_byte(mut self) -> Self {
+        self.is_slow = true;
+        self
+    }
+
+    /// The first half, and the end of the connection.
+    #[must_use]
+    pub fn cut(mut self) -> Self {
+        self.bytes.truncate(self.bytes.len() / 2);
+        self.then_close()
     }
 }
 
@@ -208,7 +226,14 @@ async fn converse(mut client: TcpStream, script: Arc<Mutex<Script>>) {
 
 /// False when the conversation is over.
 async fn say(client: &mut TcpStream, answer: Answer) -> bool {
-    let said = client.write_all(&answer.bytes).await.is_ok();
+    let packet = if answer.is_slow { 1 } else { answer.bytes.len().max(1) };
+    let mut said = true;
+    for packet in answer.bytes.chunks(packet) {
+        said &= client.write_all(packet).await.is_ok();
+        if answer.is_slow {
+            tokio::time::sleep(PACE).await;
+        }
+    }
     if answer.close {
         let _ = client.shutdown().await;
     }

@@ -165,7 +165,7 @@ impl RedisStore {
         match self.pool.call(|_| cmd, Way::Ordinary, deadline).await {
             Ok(reply) => Ok((reply.value, reply.sent)),
             Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(fault)),
-            Err(Refusal::NoScript) => Err(ConnectError::Fault(FaultKind::Protocol.into())),
+            Err(Refusal::NoScript) => Err(ConnectError::Fault(FaultKind::Other.into())),
         }
     }
 }

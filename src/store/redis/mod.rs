@@ -174,7 +174,7 @@ impl RedisStore {
         match reply {
             Ok(reply) => Ok((reply.value, reply.sent)),
             Err(Refusal::Fault(fault)) => Err(fault),
-            Err(Refusal::NoScript) => Err(Fault::new(FaultKind::Protocol, "NOSCRIPT in answer to EVAL")),
+            Err(Refusal::NoScript) => Err(Fault::new(FaultKind::Other, "NOSCRIPT in answer to EVAL")),
         }
     }
 
