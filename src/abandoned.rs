@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::{Lease, RequestId, claim::Owner, store::Ask};
+use crate::{Fence, Lease, RequestId, claim::Owner, store::Ask};
 
 /// Something for the sweeper.
 #[derive(Debug)]
@@ -13,8 +13,9 @@ pub(crate) enum Abandoned {
     Granted(Lease),
     /// Its release was asked for by this request, or was to be.
     GivenBack { lease: Lease, request: RequestId },
-    /// Nobody knows whether it was, and who asked has gone away. From `until` on it is granted nothing.
-    Unknown { ask: Arc<Ask>, until: Instant },
+    /// Nobody knows whether it was, and who asked has gone away, or has the lease of the fence that was `answered` and no other. From
+    /// `until` on it is granted nothing.
+    Unknown { ask: Arc<Ask>, answered: Option<Fence>, until: Instant },
     /// Nobody knows whether it was; who asked wants to.
     Claimed { ask: Arc<Ask>, until: Instant, owner: Owner },
 }

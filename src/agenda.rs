@@ -50,6 +50,11 @@ impl<Time: Copy + Ord, Thing: Clone + Hash + Ord> Agenda<Time, Thing> {
         self.order.first().map(|(_, thing)| thing)
     }
 
+    /// Everything there is, the earliest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Thing> {
+        self.order.iter().map(|(_, thing)| thing)
+    }
+
     /// Takes out a thing whose time has come.
     pub(crate) fn take(&mut self, now: Time) -> Option<Thing> {
         self.next().filter(|due| *due <= now)?;

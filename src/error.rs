@@ -38,17 +38,27 @@ pub enum AcquireError {
     /// Too many calls already wait, for a connection or in line for this tag; nothing was granted. Shed load.
     #[error("too many calls wait already")]
     Saturated,
+    /// Too many acquires by this holder or of this tag, as the [limits](crate::LimitsConfig) of the config have it; nothing was sent
+    /// and nothing granted. Try again after `retry_after`, not earlier; with a wait too it is refused at once.
+    #[error("the limit of acquires per {} is reached for another {retry_after:?}", by.as_str())]
+    Limited {
+        /// Whose limit.
+        by: LimitedBy,
+        /// When this limit lets one more pass, unless another call comes first.
+        retry_after: Duration,
+    },
     /// The note is too long or has a control character.
     #[error(transparent)]
     InvalidNote(#[from] InvalidText),
-    /// Redis has failed too often just now and was not asked; nothing was granted. Try again after `retry_after`.
+    /// Redis was not asked: it has failed too often just now, or an operator wants it so; nothing was granted. Try again after
+    /// `retry_after`.
     #[error("redis is not asked for another {retry_after:?}, mode {}", mode.as_str())]
     Unavailable {
         /// What can be done meanwhile.
         mode: Mode,
         /// When Redis will have been tried again, in the background.
         retry_after: Duration,
-        /// The last fault that counted.
+        /// A [`CircuitOpen`](FaultKind::CircuitOpen); its source says why: the last fault that counted, or that it was by hand.
         #[source]
         fault: Fault,
     },
@@ -59,6 +69,29 @@ pub enum AcquireError {
     /// Redis misbehaved; nothing was granted.
     #[error("no lock could be acquired")]
     Fault(#[source] Fault),
+}
+
+/// Whose limit of acquires is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LimitedBy {
+    /// That of the holder: [`LimitsConfig::per_holder`](crate::LimitsConfig::per_holder).
+    Holder,
+    /// That of the tag: [`LimitsConfig::per_tag`](crate::LimitsConfig::per_tag).
+    Tag,
+}
+
+impl LimitedBy {
+    /// Both, in the order of the declaration.
+    pub const ALL: [Self; 2] = [Self::Holder, Self::Tag];
+
+    /// What logs and metrics call it: `holder`, `tag`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Holder => "holder",
+            Self::Tag => "tag",
+        }
+    }
 }
 
 /// Why an extend did not take place.
@@ -182,14 +215,15 @@ pub enum ReadError {
     /// Too many calls already wait for a connection, or none is left for the subscription; nothing was sent.
     #[error("too many calls wait for a connection")]
     Saturated,
-    /// Redis has failed too often just now and was not asked; nothing was read. Try again after `retry_after`.
+    /// Redis was not asked: it has failed too often just now, or an operator wants it so; nothing was read. Try again after
+    /// `retry_after`.
     #[error("redis is not asked for another {retry_after:?}, mode {}", mode.as_str())]
     Unavailable {
         /// What can be done meanwhile.
         mode: Mode,
         /// When Redis will have been tried again, in the background.
         retry_after: Duration,
-        /// The last fault that counted.
+        /// A [`CircuitOpen`](FaultKind::CircuitOpen); its source says why: the last fault that counted, or that it was by hand.
         #[source]
         fault: Fault,
     },
@@ -207,7 +241,7 @@ pub enum ReadError {
 #[error("{variable}: {value:?} cannot be used; {right}")]
 #[non_exhaustive]
 pub struct ConfigError {
-    /// The setting, by the name of its variable.
+    /// The setting, by the name of its variable; `dependency` for the name of one.
     pub variable: String,
     /// The value, with secrets masked.
     pub value: String,
@@ -219,7 +253,7 @@ pub struct ConfigError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// A value of the configuration cannot be used.
+    /// A value of the configuration cannot be used, or the name of a dependency.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The server is older than what the scripts need.

@@ -10,8 +10,11 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
+#[cfg(feature = "rate-limit")]
+use crate::limits::Limits;
 use crate::{
-    AcquireError, Claim, Config, ConnectError, Fence, Lease, LostReason, Occupant, Snapshot, Stats, Tag,
+    AcquireError, Claim, Config, ConnectError, Fence, Lease, LostReason, Occupant, ReadFallback, Snapshot,
+    Stats, Tag,
     abandoned::Abandoned,
     grant::Grant,
     hearing::{Hearing, Request},
@@ -19,6 +22,7 @@ use crate::{
     known::Known,
     lines::{Errand, Lines, Waiting},
     meter::LockMeter,
+    node::Node,
     roster::Roster,
     store::{AnyStore, Ask},
     token::random_byte,
@@ -91,18 +95,26 @@ pub(crate) type Errands = mpsc::UnboundedReceiver<Errand<ForLock>>;
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: AnyStore,
+    pub(crate) node: Node,
     pub(crate) meter: Arc<LockMeter>,
     pub(crate) known: Known,
     pub(crate) hearing: Hearing,
     pub(crate) lines: Lines<ForLock>,
     pub(crate) roster: Roster,
+    /// Who is asked who holds what when Redis cannot be.
+    pub(crate) fallback: Option<Box<dyn ReadFallback>>,
+    #[cfg(feature = "rate-limit")]
+    pub(crate) limits: Limits,
     to_sweep: mpsc::UnboundedSender<ToSweep>,
     started_at: SystemTime,
     seq: AtomicU64,
 }
 
 impl Inner {
-    pub(crate) async fn connect(config: Config) -> Result<(Self, Mailboxes), ConnectError> {
+    pub(crate) async fn connect(
+        config: Config,
+        fallback: Option<Box<dyn ReadFallback>>,
+    ) -> Result<(Self, Mailboxes), ConnectError> {
         config.check()?;
         let meter = Arc::new(LockMeter::default());
         let store = config.open_store(meter.clone()).await?;
@@ -110,9 +122,23 @@ impl Inner {
         let (hearing, requests) = Hearing::new();
         let (sender, to_sweep) = mpsc::unbounded_channel();
         let (known, roster) = (Known::default(), Roster::default());
-        let (started_at, seq) = (SystemTime::now(), AtomicU64::new(0));
-        let inner =
-            Self { config, store, meter, known, hearing, lines, roster, to_sweep: sender, started_at, seq };
+        let node = Node::new(config.circuit.clone(), config.retry.clone());
+        let inner = Self {
+            #[cfg(feature = "rate-limit")]
+            limits: Limits::new(config.limits.per_holder, config.limits.per_tag, Instant::now()),
+            config,
+            store,
+            node,
+            meter,
+            known,
+            hearing,
+            lines,
+            roster,
+            fallback,
+            to_sweep: sender,
+            started_at: SystemTime::now(),
+            seq: AtomicU64::new(0),
+        };
         Ok((inner, Mailboxes { errands, to_sweep, requests }))
     }
 
@@ -180,13 +206,14 @@ impl Inner {
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             pool: self.store.pool(),
-            locks: self.meter.read(self.lines.waiting() as u64),
+            locks: self.meter.read(self.lines.waiting() as u64, self.roster.count(Instant::now())),
             server: self.store.report(),
+            faults: self.node.read(self.meter.degraded_reads()),
         }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let Stats { pool, locks, server } = self.stats();
+        let Stats { pool, locks, server, faults } = self.stats();
         Snapshot {
             schema: Snapshot::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -197,6 +224,7 @@ impl Inner {
             pools: vec![pool],
             locks,
             server,
+            faults,
         }
     }
 }

@@ -69,6 +69,29 @@ pub struct Occupant {
     pub note: String,
 }
 
+impl Occupant {
+    /// An identity's grant without a note, from where grants are written down, such as a ledger. What is different can be set in its
+    /// fields.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use spool_lock::{Fence, Holder, LeaseKind, Occupant, Tag};
+    ///
+    /// let (tag, holder) = (Tag::new("TEST-02")?, Holder::new("93", "MR(93)")?);
+    /// let fence = Fence::new(1_770_030_300_000_000).expect("it was written down as one");
+    /// let since = SystemTime::UNIX_EPOCH + Duration::from_millis(1_770_030_300_000);
+    /// let mut occupant = Occupant::new(tag, holder, fence, since, since + Duration::from_secs(3600));
+    /// occupant.note = "ARM".to_owned();
+    /// assert_eq!(occupant.kind, LeaseKind::Identity);
+    /// # Ok::<(), spool_lock::InvalidText>(())
+    /// ```
+    pub fn new(tag: Tag, holder: Holder, fence: Fence, since: SystemTime, expires_at: SystemTime) -> Self {
+        Self { tag, holder, kind: LeaseKind::Identity, fence, since, expires_at, note: String::new() }
+    }
+}
+
 impl From<Lease> for Occupant {
     fn from(lease: Lease) -> Self {
         let Lease { tag, holder, kind, token: _, fence, since, expires_at, note } = lease;
@@ -92,6 +115,10 @@ impl From<Occupant> for Lease {
 pub enum Source {
     /// The store itself, just now.
     Live,
+    /// The last state that this process knows; the store could not be asked. Never proof that a tag is free now.
+    Snapshot,
+    /// A [`ReadFallback`](crate::ReadFallback); the store could not be asked. Never proof that a tag is free now.
+    Fallback,
 }
 
 /// An answer with where it comes from and how old it is.
@@ -110,5 +137,14 @@ pub struct Reading<T> {
 impl<T> Reading<T> {
     pub(crate) fn live(value: T) -> Self {
         Self { value, source: Source::Live, age: Duration::ZERO }
+    }
+
+    pub(crate) fn snapshot(value: T, age: Duration) -> Self {
+        Self { value, source: Source::Snapshot, age }
+    }
+
+    /// The answer of a [`ReadFallback`](crate::ReadFallback), which was true so long ago.
+    pub fn from_fallback(value: T, age: Duration) -> Self {
+        Self { value, source: Source::Fallback, age }
     }
 }

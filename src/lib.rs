@@ -10,9 +10,11 @@ mod claim;
 #[cfg(any(feature = "backoff", feature = "prometheus"))]
 pub mod compat;
 mod config;
+mod dependency;
 mod endpoint;
 mod error;
 mod event;
+mod fallback;
 mod fault;
 pub mod fence;
 mod grant;
@@ -26,6 +28,8 @@ mod hub;
 mod inner;
 mod known;
 mod lease;
+#[cfg(feature = "rate-limit")]
+mod limits;
 mod lines;
 mod locks;
 mod lost;
@@ -33,7 +37,11 @@ mod meter;
 #[cfg(feature = "prometheus")]
 pub mod metrics;
 mod mode;
+mod node;
+mod prober;
+mod rate;
 mod renewal;
+mod retry;
 mod roster;
 mod schedule;
 #[cfg(feature = "snapshot")]
@@ -50,16 +58,17 @@ mod ttl;
 mod waiters;
 mod watch;
 
-pub use builder::{Acquire, AcquireAll, AcquireGuard, Extend, Release};
+pub use builder::{Acquire, AcquireAll, AcquireGuard, Connect, Extend, Release};
 pub use circuit::{Circuit, CircuitConfig, CircuitWatch, Permit, Rejected};
 pub use claim::Claim;
-pub use config::{Config, GuardConfig, HistoryConfig, StoreUrl, WaitConfig};
+pub use config::{Config, GuardConfig, HistoryConfig, LimitsConfig, StoreUrl, WaitConfig};
 pub use endpoint::SnapshotEndpoint;
 pub use error::{
     AcquireAllError, AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError,
-    GuardReleaseError, ReadError, ReleaseError,
+    GuardReleaseError, LimitedBy, ReadError, ReleaseError,
 };
 pub use event::Event;
+pub use fallback::{FallbackReading, ReadFallback};
 pub use fault::{Fault, FaultKind};
 pub use fence::Fence;
 pub use guard::LockGuard;
@@ -71,10 +80,13 @@ pub use lease::{Lease, LeaseKind, Occupant, Reading, Source};
 pub use locks::SpoolLocks;
 pub use lost::{LockLost, LostReason};
 pub use mode::Mode;
+pub use node::ModeWatch;
+pub use rate::{InvalidRate, Rate};
+pub use retry::RetryConfig;
 pub use schedule::{Delays, Jitter, Schedule};
 pub use stats::{
-    CircuitState, CircuitStats, ClosedReason, Histogram, LimitReason, LockStats, OperationStats, PoolAlert,
-    PoolReport, PoolStats, PoolStatus, ServerReport, Snapshot, Stats, Warning,
+    CircuitState, CircuitStats, ClosedReason, FaultStats, Histogram, LimitReason, LockStats, OperationStats,
+    PoolAlert, PoolReport, PoolStats, PoolStatus, ServerReport, Snapshot, Stats, Warning,
 };
 pub use store::pool::PoolConfig;
 pub use tag::Tag;

@@ -1,22 +1,24 @@
 //! [`SpoolLocks`]: the front door.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
 
 #[cfg(feature = "snapshot")]
 use crate::snapshot::SnapshotServer;
 use crate::{
-    Acquire, AcquireAll, AcquireGuard, Config, ConnectError, Extend, Fault, FaultKind, ForceReleaseError,
-    Health, Holder, Lease, Occupant, PastLease, ReadError, Reading, Release, Snapshot, SnapshotEndpoint,
-    Stats, Tag, Ttl, Watch, attempt,
+    Acquire, AcquireAll, AcquireGuard, Circuit, Config, Connect, ConnectError, Extend, Fault, FaultKind,
+    ForceReleaseError, Health, Holder, Lease, Mode, Occupant, PastLease, ReadError, Reading, Release,
+    Snapshot, SnapshotEndpoint, Stats, Tag, Ttl, Watch, attempt,
+    builder::Pending,
+    dependency::Dependency,
     hub::Hub,
     inner::{Inner, Mailboxes},
-    renewal,
+    node::{ModeWatch, Purpose},
+    prober, renewal,
     store::Topic,
     sweeper, waiters,
 };
-
-/// A health check waits no longer than this for Redis.
-const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The locks of one prefix in one store. Cheap to clone; the clones share their connections.
 ///
@@ -47,6 +49,7 @@ pub struct SpoolLocks {
 #[derive(Debug)]
 struct Front {
     inner: Arc<Inner>,
+    dependencies: Vec<Dependency>,
     /// Hears until the last clone is gone.
     _hub: Hub,
     /// Serves snapshots until the last clone is gone.
@@ -59,30 +62,38 @@ impl SpoolLocks {
     /// says so. What is wrong with the server but does not prevent locking stands in the log and in
     /// [`Stats::server`]`.warnings`.
     ///
-    /// Must be called within a tokio runtime; the connections live on that runtime. Takes `connect_timeout` and one `deadline`
+    /// Must be awaited within a tokio runtime; the connections live on that runtime. Takes `connect_timeout` and one `deadline`
     /// at most, 10 s by default. Connect once and clone: each `connect` has connections of its own.
     ///
     /// # Errors
-    /// [`ConnectError`] — a setting that cannot be used, a server that is too old or cannot be reached, or a snapshot socket
-    /// that cannot be opened.
+    /// [`ConnectError`] — a setting or the name of a dependency that cannot be used, a server that is too old or cannot be reached,
+    /// or a snapshot socket that cannot be opened.
     ///
     /// # Cancel safety
     /// Dropped, nothing stays open.
-    pub async fn connect(config: Config) -> Result<Self, ConnectError> {
-        let (inner, Mailboxes { errands, to_sweep, requests }) = Inner::connect(config).await?;
+    pub fn connect(config: Config) -> Connect {
+        Connect::new(config)
+    }
+
+    async fn open(connect: Connect) -> Result<Self, ConnectError> {
+        let Connect { config, dependencies, fallback } = connect;
+        Dependency::check_names(&dependencies)?;
+        let (inner, Mailboxes { errands, to_sweep, requests }) = Inner::connect(config, fallback).await?;
         let inner = Arc::new(inner);
         tokio::spawn(waiters::keep(Arc::downgrade(&inner), errands));
         tokio::spawn(sweeper::keep(Arc::downgrade(&inner), to_sweep));
         tokio::spawn(renewal::keep(Arc::downgrade(&inner)));
+        tokio::spawn(prober::keep(Arc::downgrade(&inner)));
         let hub = Hub::start(inner.clone(), requests, Hub::LINGER);
-        Ok(Self { front: Arc::new(Front::open(inner, hub)?) })
+        Ok(Self { front: Arc::new(Front::open(inner, dependencies, hub)?) })
     }
 
     /// Acquires the lock on `tag` for `holder`. Where somebody else has it, waits in line if [`wait`](Acquire::wait) says so.
     ///
     /// # Errors
     /// [`AcquireError`](crate::AcquireError): `Contended` — somebody else has it. `AlreadyHeld` — this holder has it.
-    /// `Ambiguous` — no clear answer came; its claim finds out, or cleans up. `Saturated`, `Fault` — nothing was granted. `InvalidNote`.
+    /// `Ambiguous` — no clear answer came; its claim finds out, or cleans up. `Saturated`, `Limited`, `Unavailable`, `Misconfigured`,
+    /// `Fault` — nothing was granted. `InvalidNote`.
     /// A wait whose time is over ends in `Contended` too; an acquire that says so has left no lock.
     ///
     /// # Cancel safety
@@ -141,7 +152,7 @@ impl SpoolLocks {
     ///
     /// # Errors
     /// [`ExtendError`](crate::ExtendError): `NotHolder` — somebody else has it. `NotHeld` — the lease has ended; an extend never
-    /// makes a new one. `Saturated`, `Fault`.
+    /// makes a new one. `Saturated`, `Misconfigured`, `Fault`.
     ///
     /// # Cancel safety
     /// If dropped, the lease may have been extended.
@@ -153,7 +164,8 @@ impl SpoolLocks {
     ///
     /// # Errors
     /// [`ReleaseError`](crate::ReleaseError): `NotHolder` — somebody else has it, nothing changed. `NotHeld` — the lease had
-    /// ended. `Ambiguous` — no answer came; ask again with its request id. `Saturated`, `Fault` — nothing was released.
+    /// ended. `Ambiguous` — no answer came; ask again with its request id. `Saturated`, `Misconfigured`, `Fault` — nothing was
+    /// released.
     ///
     /// # Cancel safety
     /// If dropped, the lease may have been released, and may still be until the deadline of the call has passed.
@@ -178,7 +190,7 @@ impl SpoolLocks {
     /// then, otherwise at its next extend or release.
     ///
     /// # Errors
-    /// [`ForceReleaseError`]: `NotHeld` — nobody holds it. `Saturated`, `Fault`.
+    /// [`ForceReleaseError`]: `NotHeld` — nobody holds it. `Saturated`, `Misconfigured`, `Fault`.
     ///
     /// # Cancel safety
     /// If dropped, the lease may have been ended, and nothing is logged.
@@ -201,10 +213,14 @@ impl SpoolLocks {
         outcome
     }
 
-    /// Says who holds `tag`; `None` means that the store was asked and nobody does.
+    /// Says who holds `tag`; `None`: nobody does, or did when it was last seen.
+    ///
+    /// Where Redis cannot be asked, it is answered with what this process last knew, up to [`Config::snapshot_max_age`] old, or else
+    /// with what the [fallback](Connect::read_fallback) says. Only a reading from [`Source::Live`](crate::Source::Live) was asked of
+    /// the store; no other is proof that a tag is free.
     ///
     /// # Errors
-    /// [`ReadError`]: `Saturated`, `Fault`. Nothing is called free because Redis could not be asked.
+    /// [`ReadError`]: `Saturated`, `Unavailable`, `Misconfigured`, `Fault`. Nothing is called free because Redis could not be asked.
     ///
     /// # Cancel safety
     /// Reads only.
@@ -214,12 +230,14 @@ impl SpoolLocks {
 
     /// Lists who holds which tag of this prefix, in the order of the tags.
     ///
+    /// Where Redis cannot be asked, it is answered as [`inspect`](Self::inspect) is, if all locks were listed before.
+    ///
     /// Walks the whole key space of the server, 200 keys a step (some 50 µs of its time each), on a connection that carries
     /// nothing else meanwhile. On a shared Redis with a million other keys that is 5,000 steps: not for every request. A lock
     /// that is taken or released during the walk may or may not be listed.
     ///
     /// # Errors
-    /// [`ReadError`]: `Saturated`, `Fault`; a walk that is not finished by the deadline is a
+    /// [`ReadError`]: `Saturated`, `Unavailable`, `Misconfigured`, `Fault`; a walk that is not finished by the deadline is a
     /// [`Timeout`](crate::FaultKind::Timeout) or a [`CheckoutTimeout`](crate::FaultKind::CheckoutTimeout).
     ///
     /// # Cancel safety
@@ -235,7 +253,8 @@ impl SpoolLocks {
     /// and when a lease that this process acquired is lost. Takes the config's deadline at most.
     ///
     /// # Errors
-    /// [`ReadError`]: `Saturated`, `Fault`: the subscription could not be made, or how things stand could not be asked.
+    /// [`ReadError`]: `Saturated`, `Unavailable`, `Misconfigured`, `Fault`: the subscription could not be made, or how things stand
+    /// could not be asked.
     ///
     /// # Cancel safety
     /// If dropped, nothing is heard.
@@ -259,6 +278,8 @@ impl SpoolLocks {
 
     async fn hear(&self, topic: Topic) -> Result<Watch, ReadError> {
         let inner = &self.front.inner;
+        // Where Redis is not asked, nothing could be heard.
+        inner.node.admit(Purpose::Read, tokio::time::Instant::now()).map(drop)?;
         let watch = tokio::time::timeout(inner.config.deadline, inner.hearing.watch(topic)).await;
         Ok(watch.unwrap_or_else(|_| Err(Fault::from(FaultKind::Timeout)))?)
     }
@@ -268,12 +289,34 @@ impl SpoolLocks {
     /// Empty where no history is kept, which is the default ([`Config::history`]); what is kept is bounded in number and time.
     ///
     /// # Errors
-    /// [`ReadError`]: `Saturated`, `Fault`.
+    /// [`ReadError`]: `Saturated`, `Unavailable`, `Misconfigured`, `Fault`.
     ///
     /// # Cancel safety
     /// Reads only.
     pub async fn history(&self, tag: &Tag) -> Result<Reading<Vec<PastLease>>, ReadError> {
         attempt::history(&self.front.inner, tag).await
+    }
+
+    /// What can be done now. Asks nobody: it is what the calls of this process, and its probes in the background, have met.
+    pub fn mode(&self) -> Mode {
+        self.front.inner.node.mode()
+    }
+
+    /// Hears of each change of the [`mode`](Self::mode) from now on.
+    pub fn watch_mode(&self) -> ModeWatch {
+        ModeWatch::of(&self.front.inner.node)
+    }
+
+    /// The circuit of the link to Redis: while it is open, acquires and live reads are refused without asking, and one script at a
+    /// time is tried in the background. Releases and extends pass, also where it was opened by hand; but nothing does where the
+    /// password, the rights or the certificates are at fault.
+    pub fn link_circuit(&self) -> &Circuit {
+        &self.front.inner.node.link
+    }
+
+    /// The circuit of the writes: while it is open, Redis answers and takes no writes, and acquires are refused without asking.
+    pub fn writes_circuit(&self) -> &Circuit {
+        &self.front.inner.node.writes
     }
 
     /// What this process counts, and the state of its pool now. Asks nobody.
@@ -294,37 +337,53 @@ impl SpoolLocks {
         None
     }
 
-    /// Finds out whether locks can be taken now: asks Redis, for 1 s at most, by a script that is refused wherever an acquire
-    /// would be (on a replica, without memory, disk, replicas or rights). Never answers from memory.
+    /// Finds out whether locks can be taken now, and whether the [dependencies](Connect::dependency) work. Takes 1 s at most.
+    ///
+    /// Asks Redis by a script that is refused wherever an acquire would be (on a replica, without memory, disk, replicas or rights),
+    /// also while a circuit is open; not where an operator has opened the link or has to act first: then it says so. Beside it asks
+    /// each dependency, unless that has just failed three times in a row.
     ///
     /// # Cancel safety
-    /// Changes nothing.
+    /// Changes nothing. Checks of dependencies that are under way are dropped, and count neither way.
     pub async fn health(&self) -> Health {
-        let inner = &self.front.inner;
-        let error = attempt::probe(inner, HEALTH_PATIENCE).await.err().map(|fault| fault.to_string());
-        Health::new(error, inner.store.pool().report)
+        let Front { inner, dependencies, .. } = &*self.front;
+        let said = join_all(dependencies.iter().map(Dependency::ask));
+        let (asked, said) = tokio::join!(attempt::health(inner), said);
+        let mode = inner.node.mode_by(asked.as_ref().err());
+        let health = Health::new(asked.as_ref().err(), mode, inner.store.pool().report);
+        let names = dependencies.iter().map(Dependency::name);
+        names.zip(said).fold(health, |health, (name, said)| health.with_dependency(name, said))
+    }
+}
+
+impl IntoFuture for Connect {
+    type Output = Result<SpoolLocks, ConnectError>;
+    type IntoFuture = Pending<'static, SpoolLocks, ConnectError>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(SpoolLocks::open(self))
     }
 }
 
 impl Front {
     #[cfg(feature = "snapshot")]
-    fn open(inner: Arc<Inner>, hub: Hub) -> Result<Self, ConnectError> {
+    fn open(inner: Arc<Inner>, dependencies: Vec<Dependency>, hub: Hub) -> Result<Self, ConnectError> {
         let serve = |endpoint: &SnapshotEndpoint| {
             let source = inner.clone();
             SnapshotServer::start(endpoint, move || source.snapshot())
                 .map_err(|source| ConnectError::Snapshot { at: endpoint.to_string(), source })
         };
         let snapshots = inner.config.snapshot.as_ref().map(serve).transpose()?;
-        Ok(Self { inner, _hub: hub, snapshots })
+        Ok(Self { inner, dependencies, _hub: hub, snapshots })
     }
 
     #[cfg(not(feature = "snapshot"))]
-    fn open(inner: Arc<Inner>, hub: Hub) -> Result<Self, ConnectError> {
+    fn open(inner: Arc<Inner>, dependencies: Vec<Dependency>, hub: Hub) -> Result<Self, ConnectError> {
         if let Some(endpoint) = &inner.config.snapshot {
             let source = std::io::Error::other("needs the feature snapshot");
             return Err(ConnectError::Snapshot { at: endpoint.to_string(), source });
         }
-        Ok(Self { inner, _hub: hub })
+        Ok(Self { inner, dependencies, _hub: hub })
     }
 }
 

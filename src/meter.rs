@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{FaultKind, Histogram, LockStats, LostReason, OperationStats, buckets, stats::Swept};
+use crate::{FaultKind, Histogram, LimitedBy, LockStats, LostReason, OperationStats, buckets, stats::Swept};
 
 /// A count that only rises.
 #[derive(Debug, Default)]
@@ -107,9 +107,33 @@ impl Operation {
     }
 }
 
+/// How a read was answered while Redis was ill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Live,
+    Snapshot,
+    Fallback,
+    NotAtAll,
+}
+
+impl Answered {
+    pub(crate) const ALL: [Self; 4] = [Self::Live, Self::Snapshot, Self::Fallback, Self::NotAtAll];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Snapshot => "snapshot",
+            Self::Fallback => "fallback",
+            Self::NotAtAll => "none",
+        }
+    }
+}
+
 #[derive(Debug)]
 struct OperationMeter {
     failures: FaultCounters,
+    retries: Counter,
+    exhausted: Counter,
     duration: Timer,
 }
 
@@ -126,12 +150,16 @@ pub(crate) struct LockMeter {
     pub(crate) late: Counter,
     pub(crate) script_reloads: Counter,
     swept: [Counter; Swept::ALL.len()],
+    degraded_reads: [Counter; Answered::ALL.len()],
+    limited: [Counter; LimitedBy::ALL.len()],
 }
 
 impl Default for LockMeter {
     fn default() -> Self {
         let operation = |_| OperationMeter {
             failures: FaultCounters::default(),
+            retries: Counter::default(),
+            exhausted: Counter::default(),
             duration: Timer::new(buckets::OPERATION),
         };
         Self {
@@ -145,6 +173,8 @@ impl Default for LockMeter {
             late: Counter::default(),
             script_reloads: Counter::default(),
             swept: std::array::from_fn(|_| Counter::default()),
+            degraded_reads: std::array::from_fn(|_| Counter::default()),
+            limited: std::array::from_fn(|_| Counter::default()),
         }
     }
 }
@@ -158,6 +188,33 @@ impl LockMeter {
         }
     }
 
+    /// A call is sent again.
+    pub(crate) fn tried_again(&self, operation: Operation) {
+        self.operations[operation as usize].retries.add_one();
+    }
+
+    /// A call failed with a fault that may pass, and was not sent again.
+    pub(crate) fn exhausted(&self, operation: Operation) {
+        self.operations[operation as usize].exhausted.add_one();
+    }
+
+    /// A read was answered while Redis was ill.
+    pub(crate) fn answered(&self, answer: Answered) {
+        self.degraded_reads[answer as usize].add_one();
+    }
+
+    /// The reads while the mode was not normal, by answer.
+    pub(crate) fn degraded_reads(&self) -> BTreeMap<String, u64> {
+        let read = |(answer, count): (&Answered, &Counter)| (answer.as_str().to_owned(), count.get());
+        Answered::ALL.iter().zip(&self.degraded_reads).map(read).collect()
+    }
+
+    /// An acquire was refused, because there were too many before it.
+    #[cfg(any(feature = "rate-limit", test))]
+    pub(crate) fn limited(&self, by: LimitedBy) {
+        self.limited[by as usize].add_one();
+    }
+
     pub(crate) fn swept(&self, outcome: Swept) {
         self.swept[outcome as usize].add_one();
     }
@@ -166,17 +223,25 @@ impl LockMeter {
         self.lost[reason as usize].add_one();
     }
 
-    /// What is counted here, and how many wait in line now.
-    pub(crate) fn read(&self, waiters: u64) -> LockStats {
+    /// What is counted here, and what is so now: how many wait in line, how many guards there are, and how many of these are in
+    /// jeopardy.
+    pub(crate) fn read(&self, waiters: u64, (guards, guards_in_jeopardy): (u64, u64)) -> LockStats {
         let operation = |operation: &Operation| {
             let meter = &self.operations[*operation as usize];
             let duration_seconds = meter.duration.read();
             let total = duration_seconds.counts.iter().sum();
-            let stats = OperationStats { total, failures_total: meter.failures.read(), duration_seconds };
+            let stats = OperationStats {
+                total,
+                failures_total: meter.failures.read(),
+                duration_seconds,
+                retries_total: meter.retries.get(),
+                retries_exhausted_total: meter.exhausted.get(),
+            };
             (operation.as_str().to_owned(), stats)
         };
         let lost = |(reason, count): (&LostReason, &Counter)| (reason.as_str().to_owned(), count.get());
         let swept = |(outcome, count): (&Swept, &Counter)| (outcome.as_str().to_owned(), count.get());
+        let limited = |(by, count): (&LimitedBy, &Counter)| (by.as_str().to_owned(), count.get());
         LockStats {
             operations: Operation::ALL.iter().map(operation).collect(),
             contended_total: self.contended.get(),
@@ -189,6 +254,9 @@ impl LockMeter {
             fencing_rejections_total: self.fencing_rejections.get(),
             late_total: self.late.get(),
             script_reloads_total: self.script_reloads.get(),
+            guards,
+            guards_in_jeopardy,
+            limited_total: LimitedBy::ALL.iter().zip(&self.limited).map(limited).collect(),
         }
     }
 }
@@ -206,5 +274,32 @@ mod tests {
         let read = timer.read();
         assert_eq!(read.counts, [2, 2, 1]);
         assert!((read.sum - 2.004).abs() < 1e-9);
+    }
+    #[test]
+    fn further_tries_count_for_their_operation_alone() {
+        let meter = LockMeter::default();
+        meter.finished(Operation::Extend, Duration::ZERO, Some(FaultKind::Timeout));
+        meter.tried_again(Operation::Extend);
+        meter.tried_again(Operation::Extend);
+        meter.exhausted(Operation::Extend);
+        for (name, operation) in meter.read(0, (0, 0)).operations {
+            let wanted = if name == "extend" { [1, 2, 1] } else { [0; 3] };
+            let counted = [operation.total, operation.retries_total, operation.retries_exhausted_total];
+            assert_eq!(counted, wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn reads_and_refusals_are_counted_under_their_word() {
+        let meter = LockMeter::default();
+        meter.limited(LimitedBy::Tag);
+        meter.answered(Answered::Snapshot);
+        meter.answered(Answered::NotAtAll);
+        assert_eq!(
+            meter.read(0, (0, 0)).limited_total,
+            [("holder".to_owned(), 0), ("tag".to_owned(), 1)].into()
+        );
+        let reads = [("live", 0), ("snapshot", 1), ("fallback", 0), ("none", 1)];
+        assert_eq!(meter.degraded_reads(), reads.map(|(word, count)| (word.to_owned(), count)).into());
     }
 }

@@ -3,16 +3,17 @@
 /// What can be done now, as two circuits say: the one of the link to Redis, and the one of its writes.
 ///
 /// This list is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Mode {
     /// Everything.
     Normal,
-    /// Redis answers and takes no writes (a replica, no memory, no disk, too few replicas): reads are live, acquires are refused,
-    /// releases and extends are tried.
+    /// Redis answers and takes no writes (a replica, no memory, no disk, too few replicas, a right that acquires lack): reads are
+    /// live, acquires are refused, releases and extends are tried.
     ReadOnlyServer,
-    /// Redis does not answer: reads are answered from the last known state, acquires are refused, releases and extends are tried.
+    /// Redis does not answer, or is not asked: reads are answered from the last known state, acquires are refused, releases and
+    /// extends are tried, unless an operator has to act first.
     Unreachable,
 }
 
@@ -32,14 +33,5 @@ impl Mode {
     /// Whether acquires are refused.
     pub const fn is_degraded(self) -> bool {
         !matches!(self, Self::Normal)
-    }
-
-    /// The worse of what both circuits say.
-    pub(crate) const fn of(is_link_closed: bool, is_writes_closed: bool) -> Self {
-        match (is_link_closed, is_writes_closed) {
-            (false, _) => Self::Unreachable,
-            (true, false) => Self::ReadOnlyServer,
-            (true, true) => Self::Normal,
-        }
     }
 }

@@ -211,7 +211,7 @@ mod tests {
 
     async fn process() -> Arc<Inner> {
         let (inner, Mailboxes { to_sweep, .. }) =
-            Inner::connect(Config::new("memory://").unwrap()).await.unwrap();
+            Inner::connect(Config::new("memory://").unwrap(), None).await.unwrap();
         let inner = Arc::new(inner);
         tokio::spawn(sweeper::keep(Arc::downgrade(&inner), to_sweep));
         inner

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{agenda::Agenda, held::Held};
+use crate::{GuardState, agenda::Agenda, held::Held};
 
 /// The guards by when each is due. Whoever takes or gives back a guard writes it in or crosses it out; the keeper sleeps until the
 /// first is due.
@@ -62,6 +62,14 @@ impl Roster {
     /// When the next one is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.guards().next()
+    }
+
+    /// How many guards there are, and how many of them are in jeopardy.
+    pub(crate) fn count(&self, now: Instant) -> (u64, u64) {
+        let is_in_jeopardy =
+            |ByPlace(held): &&ByPlace| matches!(held.state(now), GuardState::Jeopardy { .. });
+        let guards = self.guards();
+        (guards.iter().count() as u64, guards.iter().filter(is_in_jeopardy).count() as u64)
     }
 
     pub(crate) fn bell(&self) -> Arc<Notify> {

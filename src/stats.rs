@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use crate::Mode;
+
 /// The state of the connection pool in the form that operators know from the incident.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -143,6 +145,15 @@ pub struct LockStats {
     pub late_total: u64,
     /// Times that the server had forgotten a script.
     pub script_reloads_total: u64,
+    /// Guards that hold their lock now.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub guards: u64,
+    /// Those of them whose last renewal failed.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub guards_in_jeopardy: u64,
+    /// Acquires that were refused because there were too many, by what there were too many of: `holder`, `tag`.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub limited_total: BTreeMap<String, u64>,
 }
 
 /// What one kind of operation counts.
@@ -156,6 +167,53 @@ pub struct OperationStats {
     pub failures_total: BTreeMap<String, u64>,
     /// Time of the whole operation, waiting for a connection included, waiting in line for a lock not.
     pub duration_seconds: Histogram,
+    /// Tries after the first.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub retries_total: u64,
+    /// Operations that failed with a fault that may pass, and were not tried again.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub retries_exhausted_total: u64,
+}
+
+/// What a process does about faults, and what it has been through.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct FaultStats {
+    /// What can be done now.
+    pub mode: Mode,
+    /// The circuits by name: `link`, `writes`.
+    pub circuits: BTreeMap<String, CircuitStats>,
+    /// What is left of the retry budget, 0 to 1. At a half or less nothing is tried again.
+    pub retry_budget_ratio: f64,
+    /// Tries after the first that the budget refused.
+    pub retries_refused_total: u64,
+    /// Times that the mode ceased to be [`Normal`](Mode::Normal).
+    pub degraded_entered_total: u64,
+    /// Time in another mode.
+    pub degraded_seconds_total: f64,
+    /// Reads in another mode, and those that Redis did not answer, by where the answer came from: `live`, `snapshot`, `fallback`, or
+    /// `none`.
+    pub degraded_reads_total: BTreeMap<String, u64>,
+    /// When the oldest state was seen that a read was answered with in the present outage; `None` when there was no such read.
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::time::rfc3339_option"))]
+    pub snapshot_seen_at: Option<SystemTime>,
+}
+
+/// Of a process that has not met a fault: all can be done, and the budget is full.
+impl Default for FaultStats {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Normal,
+            circuits: BTreeMap::new(),
+            retry_budget_ratio: 1.0,
+            retries_refused_total: 0,
+            degraded_entered_total: 0,
+            degraded_seconds_total: 0.0,
+            degraded_reads_total: BTreeMap::new(),
+            snapshot_seen_at: None,
+        }
+    }
 }
 
 /// A histogram: counts by bucket, and the sum.
@@ -216,6 +274,9 @@ pub struct Stats {
     pub locks: LockStats,
     /// The server, as it was when the first connection was opened.
     pub server: ServerReport,
+    /// Faults: modes, circuits, retries.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub faults: FaultStats,
 }
 
 /// What `GET /v1/snapshot` answers: raw cumulative numbers of one process.
@@ -245,6 +306,9 @@ pub struct Snapshot {
     pub locks: LockStats,
     /// The server, as it was when the first connection was opened.
     pub server: ServerReport,
+    /// Faults: modes, circuits, retries.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub faults: FaultStats,
 }
 
 impl Snapshot {

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    FaultKind, Fence, Lease, RequestId,
+    CircuitState, FaultKind, Fence, Lease, RequestId,
     abandoned::Abandoned,
     attempt,
     claim::Owner,
@@ -55,8 +55,12 @@ pub(crate) async fn keep(inner: Weak<Inner>, mut to_sweep: mpsc::UnboundedReceiv
                     let outcome = sweeper.release(&lease, request).await;
                     sweeper.count(outcome);
                 }
-                Abandoned::Unknown { ask, until } => sweeper.find_out(&ask, until, Owner::Gone).await,
-                Abandoned::Claimed { ask, until, owner } => sweeper.find_out(&ask, until, owner).await,
+                Abandoned::Unknown { ask, answered, until } => {
+                    sweeper.find_out(&ask, answered, until, Owner::Gone).await;
+                }
+                Abandoned::Claimed { ask, until, owner } => {
+                    sweeper.find_out(&ask, None, until, owner).await;
+                }
             }
         });
     }
@@ -90,10 +94,9 @@ impl Sweeper {
     ///
     /// The call may be on its way still, until its time is over, also after it was found once: one that waits in line is granted the
     /// lock from the queue and by a look. So it is looked for again, ever more seldom, and once more then.
-    async fn find_out(&self, ask: &Ask, until: Instant, mut owner: Owner) {
+    async fn find_out(&self, ask: &Ask, mut given: Option<Fence>, until: Instant, mut owner: Owner) {
         let mut pause = SHORTEST_PAUSE;
         let mut outcome = Swept::NotGranted;
-        let mut given: Option<Fence> = None;
         while !matches!(owner, Owner::LeavesIt) {
             let (asked, found) = {
                 let Some((inner, _permit)) = self.permit().await else { return };
@@ -120,8 +123,11 @@ impl Sweeper {
                 return self.count(outcome);
             }
             let left = until.saturating_duration_since(Instant::now());
-            owner.listen(if left.is_zero() { pause } else { pause.min(left) }).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            let rest = if left.is_zero() { pause } else { pause.min(left) };
+            tokio::select! {
+                () = owner.listen(rest) => pause = (2 * pause).min(LONGEST_PAUSE),
+                () = self.redis_is_back(), if found.is_err() => pause = SHORTEST_PAUSE,
+            }
         }
         self.count(Swept::LeftToCaller);
     }
@@ -143,10 +149,24 @@ impl Sweeper {
                 Err(fault) if fault.kind() == FaultKind::NotALock => break,
                 Err(_) => {}
             }
-            sleep(pause).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            tokio::select! {
+                () = sleep(pause) => pause = (2 * pause).min(LONGEST_PAUSE),
+                () = self.redis_is_back() => pause = SHORTEST_PAUSE,
+            }
         }
         Swept::Lapsed
+    }
+
+    /// Waits until Redis is asked again, where it is not.
+    async fn redis_is_back(&self) {
+        let watch = self.inner.upgrade().map(|inner| inner.node.link.watch());
+        match watch {
+            Some(mut link) if link.state() != CircuitState::Closed => {
+                while link.changed().await.is_some_and(|state| state != CircuitState::Closed) {}
+            }
+            // It is asked, or nobody is left to ask it.
+            _ => std::future::pending().await,
+        }
     }
 
     fn count(&self, outcome: Swept) {
@@ -187,7 +207,7 @@ mod tests {
 
     async fn process() -> Arc<Inner> {
         let (inner, Mailboxes { to_sweep, .. }) =
-            Inner::connect(Config::new("memory://").unwrap()).await.unwrap();
+            Inner::connect(Config::new("memory://").unwrap(), None).await.unwrap();
         let inner = Arc::new(inner);
         tokio::spawn(keep(Arc::downgrade(&inner), to_sweep));
         inner
@@ -206,7 +226,7 @@ mod tests {
     async fn what_arrives_until_its_time_is_over_is_released_each_time() {
         let (inner, ask) = (process().await, ask());
         let until = Instant::now() + 8 * SECOND;
-        inner.abandon(Abandoned::Unknown { ask: ask.clone(), until });
+        inner.abandon(Abandoned::Unknown { ask: ask.clone(), answered: None, until });
         // It is looked for at 0, 0.25, 0.75, 1.75, 3.75, 7.75 and 8 s.
         for seen_after in [1, 5] {
             sleep(SECOND).await;
@@ -240,7 +260,7 @@ mod tests {
         let inner = process().await;
         let until = Instant::now() + SECOND;
         for _ in 0..MOST + 5 {
-            inner.abandon(Abandoned::Unknown { ask: ask(), until });
+            inner.abandon(Abandoned::Unknown { ask: ask(), answered: None, until });
         }
         sleep(60 * SECOND).await;
         let swept = inner.stats().locks.swept_total;

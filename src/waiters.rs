@@ -29,11 +29,13 @@ pub(crate) async fn keep(inner: Weak<Inner>, mut errands: Errands) {
                 here.abandon(Abandoned::Granted(grant.lease));
             }
             Errand::Stray { ask, answer: Told::Ambiguous } => {
-                here.abandon(Abandoned::Unknown { ask, until: here.until_all_is_over() });
+                here.abandon(Abandoned::Unknown { ask, answered: None, until: here.until_all_is_over() });
             }
             // Nobody is left to be told.
             Errand::Stray { answer: Told::Refused(_), .. } => {}
-            Errand::Abandoned { ask, until } => here.abandon(Abandoned::Unknown { ask, until }),
+            Errand::Abandoned { ask, until } => {
+                here.abandon(Abandoned::Unknown { ask, answered: None, until });
+            }
         }
     }
 }
@@ -129,5 +131,6 @@ fn may_recover(kind: FaultKind) -> bool {
             | Busy
             | Late
             | Protocol
+            | CircuitOpen
     )
 }

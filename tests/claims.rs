@@ -51,6 +51,8 @@ impl Net {
         // All may be under way at once.
         (config.pool.depth, config.pool.max_waiters) = (32, 400);
         config.pool.idle_timeout = DEADLINE;
+        // Each call is one try, and a lost answer is for its caller to deal with.
+        (config.retry.attempts, config.circuit.faults) = (1, 1000);
         tune(&mut config);
         let far = SpoolLocks::connect(config.clone()).await.expect("healthy");
         config.url = Config::new(&server.url()).expect("an address").url;

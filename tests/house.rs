@@ -9,15 +9,15 @@ use std::{
 /// The floors, from the ground up; design notes stand in `docs/architecture.md`.
 const FLOORS: &[&[&str]] = &[
     &[
-        "agenda", "buckets", "claim", "endpoint", "error", "event", "fault", "fence", "grant", "health",
-        "held", "history", "holder", "lease", "lost", "mode", "schedule", "stats", "sync", "tag", "text",
-        "time", "token", "ttl",
+        "agenda", "buckets", "claim", "endpoint", "error", "event", "fallback", "fault", "fence", "grant",
+        "health", "held", "history", "holder", "lease", "lost", "mode", "rate", "schedule", "stats", "sync",
+        "tag", "text", "time", "token", "ttl",
     ],
-    &["circuit", "meter"],
+    &["circuit", "limits", "meter", "node", "retry"],
     &["store"],
-    &["abandoned", "config", "hearing", "inner", "known", "lines", "roster", "watch"],
+    &["abandoned", "config", "dependency", "hearing", "inner", "known", "lines", "roster", "watch"],
     &["attempt"],
-    &["guard", "hub", "renewal", "sweeper", "waiters"],
+    &["guard", "hub", "prober", "renewal", "sweeper", "waiters"],
     &["builder", "compat", "locks", "metrics", "snapshot"],
 ];
 
@@ -255,7 +255,7 @@ fn calls(path: &Path, awaited: &BTreeSet<String>) -> Vec<Call> {
 fn every_public_call_says_how_it_fails_and_what_a_drop_leaves() {
     let folders = [root().join("src"), root().join("exporter/src")];
     let awaited = awaited_types(&folders);
-    for builder in ["Acquire", "AcquireAll", "Extend", "AcquireGuard", "Release"] {
+    for builder in ["Acquire", "AcquireAll", "Connect", "Extend", "AcquireGuard", "Release"] {
         assert!(awaited.contains(builder), "the reader of the sources sees {builder}: {awaited:?}");
     }
     let (mut seen, mut missing) = (BTreeSet::new(), Vec::new());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use spool_lock::{
     AcquireError, Config, ExtendError, Fault, FaultKind, Fence, ForceReleaseError, Holder, Lease, Occupant,
-    ReadError, ReleaseError, RequestId, SpoolLocks, Tag, Token, Ttl,
+    ReadError, ReleaseError, RequestId, Source, SpoolLocks, Tag, Token, Ttl,
 };
 use support::{
     ClockShim, FaultProxy, RedisServer, eventually,
@@ -101,6 +101,8 @@ async fn connect(url: &str) -> SpoolLocks {
     // Longer than a test: what ends a call here is its own deadline, or its caller.
     config.pool.response_timeout = Duration::from_secs(30);
     config.deadline = Duration::from_secs(30);
+    // Each call is one try, and a lost answer is for its caller to deal with.
+    (config.retry.attempts, config.circuit.faults) = (1, 1000);
     SpoolLocks::connect(config).await.expect("the server is healthy")
 }
 
@@ -381,12 +383,14 @@ async fn a_read_whose_reply_was_lost_is_a_fault() {
             };
             let asked = async {
                 match read {
-                    "inspect" => net.far.inspect(&net.tag).await.map(drop),
-                    _ => net.far.list().await.map(drop),
+                    "inspect" => net.far.inspect(&net.tag).await.map(|reading| reading.source),
+                    _ => net.far.list().await.map(|reading| reading.source),
                 }
             };
             match tokio::join!(asked, cut).0 {
                 Err(ReadError::Fault(fault)) => assert_lost(&fault),
+                // It remembers what it was told before.
+                Ok(Source::Snapshot) => {}
                 other => panic!("{read}, {lost} lost: {other:?}"),
             }
         }
@@ -552,6 +556,7 @@ async fn a_forced_release_that_arrives_after_its_time_ends_nothing() {
     let lease = net.near.acquire(&net.tag, &net.worker).await.unwrap();
     let mut config = Config::new(&net.proxy.url()).unwrap();
     config.deadline = SHORT;
+    config.retry.attempts = 1;
     let far = SpoolLocks::connect(config).await.unwrap();
     let held = net.proxy.hold_requests(containing("TEST-02"));
     let forced = far.force_release(&net.tag, "operator", "test").await;
@@ -570,6 +575,7 @@ async fn an_acquire_that_was_given_up_is_released_again() {
     let mut config = Config::new(&net.proxy.url()).expect("the address is right");
     config.pool.response_timeout = Duration::from_secs(30);
     config.pool.depth = 1;
+    config.retry.attempts = 1;
     let far = SpoolLocks::connect(config).await.expect("the server is healthy");
     let held = net.proxy.hold_requests(containing("take"));
     let before = net.scripts_run();

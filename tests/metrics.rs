@@ -92,11 +92,17 @@ fn the_table_of_the_documentation_is_the_catalogue() {
 fn tables() -> String {
     let is_pool = |metric: &Metric| metric.name.starts_with("spool_pool_");
     let is_lock = |metric: &Metric| metric.name.starts_with("spool_lock_");
+    let is_fault = |metric: &Metric| {
+        ["spool_breaker_", "spool_retry_", "spool_degraded_"].iter().any(|kin| metric.name.starts_with(kin))
+    };
     let is_redis = |metric: &Metric| metric.door == Door::Redis;
     [
         table("Pool", &is_pool),
         table("Locks", &is_lock),
-        table("Service and exporter", &|metric| !(is_pool(metric) || is_lock(metric) || is_redis(metric))),
+        table("Faults", &is_fault),
+        table("Service and exporter", &|metric| {
+            !(is_pool(metric) || is_lock(metric) || is_fault(metric) || is_redis(metric))
+        }),
         table("Redis", &is_redis),
     ]
     .concat()

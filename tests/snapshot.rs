@@ -53,7 +53,7 @@ fn snapshot_answers_while_the_pool_is_exhausted_and_the_runtime_blocked() {
         .enable_all()
         .build()
         .expect("threads can be started");
-    let locks = runtime.block_on(SpoolLocks::connect(config)).expect("a server of the tests");
+    let locks = runtime.block_on(SpoolLocks::connect(config).into_future()).expect("a server of the tests");
     // Both connections are open and taken, and everybody else waits.
     let tag = Tag::new("TEST-02").expect("a tag");
     runtime.block_on(async {

@@ -17,10 +17,10 @@ use proptest::{
 use serde_json::Value;
 use spool_lock::{
     Acquire, AcquireAll, AcquireAllError, AcquireError, AcquireGuard, Circuit, CircuitWatch, Claim, Config,
-    ConfigError, ConnectError, ConnectionState, Event, Extend, ExtendError, Fault, Fence, ForceReleaseError,
-    GuardReleaseError, GuardState, GuardWatch, Health, HealthStatus, Holder, Lease, LockGuard, LockLost,
-    Occupant, PastLease, PoolReport, ReadError, Reading, Release, ReleaseError, RequestId, Snapshot,
-    SpoolLocks, Stats, Tag, Token, Ttl, Watch,
+    ConfigError, Connect, ConnectError, ConnectionState, Event, Extend, ExtendError, Fault, Fence,
+    ForceReleaseError, GuardReleaseError, GuardState, GuardWatch, Health, HealthStatus, Holder, Lease,
+    LockGuard, LockLost, Mode, Occupant, PastLease, PoolReport, ReadError, Reading, Release, ReleaseError,
+    RequestId, Snapshot, SpoolLocks, Stats, Tag, Token, Ttl, Watch,
 };
 use support::RedisServer;
 
@@ -237,6 +237,8 @@ fn futures_are_send_and_types_are_shared() {
         send(locks.extend(tag, holder, Ttl::HOUR));
         send(locks.release(tag, holder));
         send(locks.release_lease(lease));
+        let connect: Connect = SpoolLocks::connect(Config::default());
+        send(connect.into_future());
         send(SpoolLocks::connect(Config::default()));
         send(locks.force_release(tag, "", ""));
         send(locks.inspect(tag));
@@ -349,6 +351,7 @@ fn the_health_report_is_the_document_of_the_incident() {
     assert_eq!(keys(&ours), keys(&document), "and nothing else");
     // The incident's own words are the words of the fault.
     assert_eq!(spool_lock::FaultKind::MaxClients.to_string(), "max number of clients reached");
+    assert_eq!(health.details.mode, Mode::Normal, "a report of before there were modes");
     let healed = health.with_connection("redis", ConnectionState::Ok);
     assert_eq!(healed.status, HealthStatus::Healthy, "judged by what is known now");
 }
@@ -377,6 +380,7 @@ async fn live_stats_and_health_have_the_form_of_the_documents() {
     let ours = serde_json::to_value(&degraded).unwrap();
     let mut document = health_document();
     assert_eq!(keys(&ours), keys(&document));
+    document["details"]["mode"] = "unreachable".into();
     assert_eq!(keys(&ours["details"]), keys(&document["details"]));
     let pool = &ours["details"]["redis_pool_stats"];
     assert_eq!(keys(pool), keys(&document["details"]["redis_pool_stats"]));

@@ -9,6 +9,7 @@ use crate::{
     grant::Grant,
     inner::{Inner, Sight, Told},
     meter::Operation,
+    node::Purpose,
     store::{Acquired, Ask, Queued, Store as _},
 };
 
@@ -18,15 +19,27 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// Asks for the lock, and waits in line where somebody else has it.
 ///
 /// `is_named`: the caller has chosen the token. Such a call may have been granted the lock by an earlier try; dropped, it is not
-/// cleared up, because its caller can repeat it.
+/// cleared up, because its caller can repeat it; nor do the limits count it, which have counted the earlier try.
 pub(crate) async fn acquire(
     inner: &Inner,
-    ask: Ask,
+    mut ask: Ask,
     is_named: bool,
     wait: Duration,
     deadline: Option<Duration>,
 ) -> Result<Grant, AcquireError> {
-    let until = Instant::now() + wait.min(LONGEST_WAIT);
+    let now = Instant::now();
+    #[cfg(feature = "rate-limit")]
+    if !is_named {
+        inner
+            .limits
+            .check(&ask.tag, &ask.holder, now)
+            .inspect_err(|limited| inner.meter.limited(limited.by))?;
+    }
+    // Also where others wait: they had come before.
+    inner.node.admit(Purpose::Acquire, now).map(drop).inspect_err(|refused| {
+        inner.meter.finished(Operation::Acquire, Duration::ZERO, Some(refused.kind()));
+    })?;
+    let until = now + wait.min(LONGEST_WAIT);
     let lines = &inner.lines;
     // Whoever waits comes first: to look would be to come before them. But nobody waits for a lease of his own.
     let mut sight = lines.sight(&ask.tag);
@@ -35,6 +48,10 @@ pub(crate) async fn acquire(
         match ask_once(inner, &ask, is_named, deadline).await {
             Err(AcquireError::Contended { occupant, expires_in }) if Instant::now() < until => {
                 sight = Some(Sight::new(*occupant, expires_in));
+                // What a lost try is granted under the old one is released, and must not be taken for what is waited for.
+                if !is_named {
+                    ask.token = Token::random();
+                }
             }
             // Nothing was sent, and there is time: whoever waits in line takes no place in the pool.
             Err(AcquireError::Saturated) if Instant::now() < until => {}
@@ -44,27 +61,30 @@ pub(crate) async fn acquire(
     wait_in_line(inner, Arc::new(ask), is_named, sight, until, deadline).await
 }
 
-/// Asks once.
+/// Asks who has it, and to be granted it.
 async fn ask_once(
     inner: &Inner,
     ask: &Ask,
     is_named: bool,
     deadline: Option<Duration>,
 ) -> Result<Grant, AcquireError> {
-    let call = Call::start(inner, Operation::Acquire, deadline);
+    let mut call = Call::start(inner, Operation::Acquire, deadline);
     let asked = call.started;
     let until = call.deadline;
     let unanswered = Unanswered { inner, ask: (!is_named).then_some(ask), until };
-    let outcome = inner.store.acquire(ask, call.deadline).await;
+    let outcome = call.run(|_| inner.store.acquire(ask, until)).await;
     unanswered.settle();
-    match call.finish(outcome) {
+    if call.is_unsure && !is_named {
+        see_to_late_tries(inner, ask, &outcome, until);
+    }
+    match outcome {
         Ok(Acquired::Granted(lease)) => {
             inner.known.granted(&lease, asked);
-            Ok(Grant::new(lease, asked, ask.ttl.duration()))
+            Ok(Grant::new(lease, call.asked, ask.ttl.duration()))
         }
         Ok(Acquired::Adopted { lease, expires_in }) => {
             inner.known.granted(&lease, asked);
-            Ok(Grant::new(lease, asked, expires_in))
+            Ok(Grant::new(lease, call.asked, expires_in))
         }
         Ok(Acquired::AlreadyHeld(lease)) => {
             inner.known.stands(lease.clone().into(), asked);
@@ -80,6 +100,17 @@ async fn ask_once(
         }
         Err(fault) => Err(fault.into()),
     }
+}
+
+/// A try of which nobody heard may still be carried out, although a later one was answered: what it is granted then is released.
+fn see_to_late_tries(inner: &Inner, ask: &Ask, outcome: &Result<Acquired, Fault>, until: Instant) {
+    let answered = match outcome {
+        Ok(Acquired::Granted(lease) | Acquired::Adopted { lease, .. }) => Some(lease.fence),
+        Ok(Acquired::AlreadyHeld(_) | Acquired::Contended { .. }) => None,
+        // The claim sees to it.
+        Err(_) => return,
+    };
+    inner.abandon(Abandoned::Unknown { ask: Arc::new(ask.clone()), answered, until });
 }
 
 /// An acquire that is under way. Dropped before its answer is there, it has released what it may be granted.
@@ -99,7 +130,7 @@ impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(ask) = self.ask {
             let ask = Arc::new(ask.clone());
-            self.inner.abandon(Abandoned::Unknown { ask, until: self.until });
+            self.inner.abandon(Abandoned::Unknown { ask, answered: None, until: self.until });
         }
     }
 }
@@ -156,10 +187,9 @@ async fn wait_in_line(
 
 /// Looks for the head of a line.
 pub(crate) async fn queue(inner: &Inner, ask: &Ask, before: Option<Token>) -> Result<Queued, Fault> {
-    let call = Call::start(inner, Operation::Acquire, None);
+    let mut call = Call::start(inner, Operation::Acquire, None);
     let asked = call.started;
-    let outcome = inner.store.queue(ask, before, call.deadline).await;
-    let queued = call.finish(outcome)?;
+    let queued = call.once(inner.store.queue(ask, before, call.deadline)).await?;
     match &queued {
         Queued::Granted(lease) | Queued::GrantedBefore(lease) => inner.known.granted(lease, asked),
         Queued::AlreadyHeld(lease) => inner.known.stands(lease.clone().into(), asked),
@@ -170,10 +200,9 @@ pub(crate) async fn queue(inner: &Inner, ask: &Ask, before: Option<Token>) -> Re
 
 /// The lease that a token was granted by a call of which nobody heard the answer.
 pub(crate) async fn find(inner: &Inner, ask: &Ask) -> Result<Option<Lease>, Fault> {
-    let call = Call::start(inner, Operation::Read, None);
+    let mut call = Call::start(inner, Operation::Read, None);
     let asked = call.started;
-    let outcome = inner.store.find(&ask.tag, ask.token, call.deadline).await;
-    let found = call.finish(outcome)?;
+    let found = call.once(inner.store.find(&ask.tag, ask.token, call.deadline)).await?;
     if let Some(lease) = &found {
         inner.known.granted(lease, asked);
     }
@@ -182,10 +211,9 @@ pub(crate) async fn find(inner: &Inner, ask: &Ask) -> Result<Option<Lease>, Faul
 
 /// Leaves the store's queue; answers the lease that `token` was granted meanwhile.
 pub(crate) async fn leave(inner: &Inner, tag: &Tag, token: Token) -> Result<Option<Lease>, Fault> {
-    let call = Call::start(inner, Operation::Acquire, None);
+    let mut call = Call::start(inner, Operation::Acquire, None);
     let asked = call.started;
-    let outcome = inner.store.leave(tag, token, call.deadline).await;
-    let granted = call.finish(outcome)?;
+    let granted = call.once(inner.store.leave(tag, token, call.deadline)).await?;
     if let Some(lease) = &granted {
         inner.known.granted(lease, asked);
     }

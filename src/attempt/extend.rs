@@ -12,7 +12,7 @@ use crate::{
     store::{Extended, NotYours, Store as _, Whose},
 };
 
-/// Asks once to prolong a lease.
+/// Asks to prolong a lease.
 pub(crate) async fn extend(
     inner: &Inner,
     whose: Whose<'_>,
@@ -20,8 +20,11 @@ pub(crate) async fn extend(
     shorten: bool,
     deadline: Option<Duration>,
 ) -> Result<Lease, ExtendError> {
-    let asked = Instant::now();
-    match ask_once(inner, whose, ttl, shorten, deadline).await? {
+    let mut call = Call::start(inner, Operation::Extend, deadline);
+    let (asked, deadline) = (call.started, call.deadline);
+    let outcome = call.run(|_| inner.store.extend(whose, ttl, shorten, deadline)).await?;
+    extended(inner, &outcome, asked);
+    match outcome {
         Extended::Extended { lease, .. } => {
             inner.known.keeps(&lease.tag, Some(lease.fence));
             Ok(lease)
@@ -36,19 +39,30 @@ pub(crate) async fn extend(
     }
 }
 
+/// No try is cut shorter than this, that there be time for another.
+const SHORTEST_HALF: Duration = Duration::from_millis(250);
+
 /// Asks once to prolong a guard's lease, and tells the guard. A fault changes nothing, but for one: what stands at the key is not
 /// a lock any more.
 pub(crate) async fn renew(
     inner: &Arc<Inner>,
     held: &Held,
     ttl: Ttl,
-    deadline: Duration,
+    patience: Duration,
 ) -> Result<(), Fault> {
     let Lease { tag, holder, .. } = held.lease();
-    let asked = Instant::now();
+    // The keeper is who tries again, so the half that is left for that is not wanted; a short time is not halved.
+    let is_halved = inner.node.retry.attempts > 1 && patience >= SHORTEST_HALF;
+    let patience = if is_halved { 2 * patience } else { patience };
+    let mut call = Call::start(inner, Operation::Extend, Some(patience));
+    let (asked, deadline) = (call.started, call.deadline);
     // Shortened as well: where the server's clock was set back, the lock would outlive a crash by as much. That never cuts what the
     // guard counts on: a lease of a shorter ttl ends when the longest hold does, and none was promised for longer.
-    match ask_once(inner, Whose::of(held.lease()), ttl, true, Some(deadline)).await {
+    let outcome = call.once(inner.store.extend(Whose::of(held.lease()), ttl, true, deadline)).await;
+    if let Ok(outcome) = &outcome {
+        extended(inner, outcome, asked);
+    }
+    match outcome {
         Ok(Extended::Extended { .. }) => held.renewed(asked, ttl, Instant::now),
         // One that arrives after the release finds nothing either.
         Ok(Extended::Not(not)) => {
@@ -66,20 +80,10 @@ pub(crate) async fn renew(
     Ok(())
 }
 
-async fn ask_once(
-    inner: &Inner,
-    whose: Whose<'_>,
-    ttl: Ttl,
-    shorten: bool,
-    deadline: Option<Duration>,
-) -> Result<Extended, Fault> {
-    let call = Call::start(inner, Operation::Extend, deadline);
-    let asked = call.started;
-    let outcome = inner.store.extend(whose, ttl, shorten, call.deadline).await;
-    let extended = call.finish(outcome)?;
-    if let Extended::Extended { lease, margin } = &extended {
+/// Counts an extend that was applied, and remembers what stands.
+fn extended(inner: &Inner, extended: &Extended, asked: Instant) {
+    if let Extended::Extended { lease, margin } = extended {
         inner.meter.extend_margin.observe(*margin);
         inner.known.stands(lease.clone().into(), asked);
     }
-    Ok(extended)
 }

@@ -1,11 +1,12 @@
 //! The corridor: how each operation goes from the front door to the store and back.
 //!
-//! Every operation has the same parts, one straight function each: deadline → store → count → answer. This is the only place
-//! that knows all rooms; the rooms do not know each other.
+//! Every operation has the same parts, one straight function each: deadline → try again { circuits → store } → count → answer.
+//! This is the only place that knows all rooms; the rooms do not know each other.
 
 mod acquire;
 mod acquire_all;
 mod extend;
+mod probe;
 mod read;
 mod release;
 
@@ -13,19 +14,24 @@ pub(crate) use self::{
     acquire::{acquire, find, leave, queue},
     acquire_all::acquire_all,
     extend::{extend, renew},
-    read::{history, inspect, list, look, probe, walk},
+    probe::{feed, health, ping, probe},
+    read::{history, inspect, list, look, walk},
     release::{force_release, release, release_guard, sweep},
 };
 
-use std::time::Duration;
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    Fault, Fence, Holder, LeaseKind, LostReason, Tag,
+    Fault, FaultKind, Fence, Holder, LeaseKind, LostReason, Tag,
     held::Over,
     inner::Inner,
-    meter::{LockMeter, Operation},
+    meter::Operation,
+    node::Purpose,
     store::{NotYours, Whose},
 };
 
@@ -39,23 +45,104 @@ fn patience(inner: &Inner, deadline: Option<Duration>) -> Duration {
 
 /// One call of an operation: when it began and when it must be over.
 struct Call<'a> {
+    inner: &'a Inner,
     operation: Operation,
+    purpose: Purpose,
     started: Instant,
+    /// When its last try began.
+    asked: Instant,
     deadline: Instant,
-    meter: &'a LockMeter,
+    /// Whether a try of this call may still be carried out of which nobody heard.
+    is_unsure: bool,
 }
 
 impl<'a> Call<'a> {
     fn start(inner: &'a Inner, operation: Operation, deadline: Option<Duration>) -> Self {
+        let purpose = match operation {
+            Operation::Acquire => Purpose::Acquire,
+            Operation::Read => Purpose::Read,
+            Operation::Extend | Operation::Release => Purpose::Keep,
+        };
         let started = Instant::now();
         let deadline = started + patience(inner, deadline);
-        Self { operation, started, deadline, meter: &inner.meter }
+        Self { inner, operation, purpose, started, asked: started, deadline, is_unsure: false }
+    }
+
+    /// Of a release on behalf of somebody who has gone away.
+    fn sweep(inner: &'a Inner) -> Self {
+        Self { purpose: Purpose::Sweep, ..Self::start(inner, Operation::Release, None) }
+    }
+
+    /// Asks once, if the circuits let it, and counts the outcome.
+    async fn once<T>(&mut self, ask: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let outcome = self.try_once(self.started, pin!(ask)).await;
+        self.count(outcome)
+    }
+
+    /// Asks until there is an answer, or no sense in asking again, and counts the outcome. What is asked must be safe to repeat; `ask`
+    /// is told whether it is a repeat.
+    ///
+    /// The fault that is told is the last one of which it is not known what Redis did, or else the last.
+    async fn run<T, Asked>(&mut self, ask: impl Fn(bool) -> Asked) -> Result<T, Fault>
+    where
+        Asked: Future<Output = Result<T, Fault>>,
+    {
+        let first = self.try_once(self.started, pin!(ask(false))).await;
+        let outcome = match first {
+            // In a box: a call that is answered need not have room for it.
+            Err(fault) => Box::pin(self.run_again(fault, ask)).await,
+            answer => answer,
+        };
+        self.count(outcome)
+    }
+
+    async fn run_again<T, Asked>(&mut self, fault: Fault, ask: impl Fn(bool) -> Asked) -> Result<T, Fault>
+    where
+        Asked: Future<Output = Result<T, Fault>>,
+    {
+        let Inner { node, meter, .. } = self.inner;
+        let mut pauses = node.retry.delays.delays().take(node.retry.attempts.saturating_sub(1) as usize);
+        let (mut last, mut told) = (fault.kind(), fault);
+        while last.class().is_retried {
+            let pause = pauses.next().filter(|pause| Instant::now() + *pause < self.deadline);
+            let Some(pause) = pause.filter(|_| node.is_closed_for(self.purpose) && node.may_try_again())
+            else {
+                meter.exhausted(self.operation);
+                break;
+            };
+            sleep(pause).await;
+            meter.tried_again(self.operation);
+            let fault = match self.try_once(Instant::now(), pin!(ask(true))).await {
+                Err(fault) => fault,
+                answer => return answer,
+            };
+            last = fault.kind();
+            let tells_more = last.is_ambiguous() || (!self.is_unsure && last != FaultKind::CircuitOpen);
+            if tells_more {
+                told = fault;
+            }
+        }
+        Err(told)
+    }
+
+    /// By reference: a future that is handed on by value has its room twice in the call.
+    async fn try_once<T>(
+        &mut self,
+        began: Instant,
+        ask: Pin<&mut impl Future<Output = Result<T, Fault>>>,
+    ) -> Result<T, Fault> {
+        self.asked = began;
+        let ticket = self.inner.node.admit(self.purpose, began)?;
+        let outcome = ask.await;
+        ticket.settle(&outcome);
+        self.is_unsure |= matches!(&outcome, Err(fault) if fault.kind().is_ambiguous());
+        outcome
     }
 
     /// Counts the outcome and hands it on.
-    fn finish<T>(self, outcome: Result<T, Fault>) -> Result<T, Fault> {
+    fn count<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
         let fault = outcome.as_ref().err().map(Fault::kind);
-        self.meter.finished(self.operation, self.started.elapsed(), fault);
+        self.inner.meter.finished(self.operation, self.started.elapsed(), fault);
         outcome
     }
 }

@@ -14,25 +14,29 @@ use crate::{
     store::{Forced, HandedOver, NotYours, Released, Store as _, Whose},
 };
 
-/// Asks once to end a lease, and hands the lock on where somebody of this process waits for it.
+/// Asks to end a lease, and hands the lock on where somebody of this process waits for it.
 pub(crate) async fn release(
     inner: &Inner,
     whose: Whose<'_>,
     request: RequestId,
     deadline: Option<Duration>,
 ) -> Result<(), ReleaseError> {
-    let call = Call::start(inner, Operation::Release, deadline);
+    let mut call = Call::start(inner, Operation::Release, deadline);
     // What a repeat of this call is to say of it.
     let stamped = request.stamped(inner.store.now_micros());
     let asked = call.started;
     let meant = inner.known.giving_back(&whose);
+    let deadline = call.deadline;
     // Whoever waits counts on it: what a lost hand-over may do is over after the deadline of the config.
-    let by = call.deadline.min(call.started + inner.config.deadline);
-    let outcome = match inner.lines.take_head(whose.tag, by, Instant::now()) {
-        Some(head) => Box::pin(hand_over(inner, whose, request, head, by)).await,
-        None => inner.store.release(whose, request, call.deadline).await,
+    let by = deadline.min(asked + inner.config.deadline);
+    let ask = |is_repeat: bool| async move {
+        let request = if is_repeat { stamped } else { request };
+        match inner.lines.take_head(whose.tag, by, Instant::now()) {
+            Some(head) => Box::pin(hand_over(inner, whose, request, head, by)).await,
+            None => inner.store.release(whose, request, deadline).await,
+        }
     };
-    match call.finish(outcome) {
+    match call.run(ask).await {
         Ok(Released::Released { held }) => {
             inner.known.ended(whose.tag, meant);
             // Somebody else may have released a guard's lease by its name (`release_lease`): the guard is told.
@@ -140,11 +144,10 @@ async fn hand_over(
 /// Asks once to end what a call was granted, on behalf of that call, and says what became of it: released, left alone because its
 /// holder relies on it, or lapsed.
 pub(crate) async fn sweep(inner: &Inner, lease: &Lease, request: RequestId) -> Result<Swept, Fault> {
-    let call = Call::start(inner, Operation::Release, None);
+    let mut call = Call::sweep(inner);
     let Lease { tag, fence, .. } = lease;
     let meant = inner.known.giving_back(&Whose::of(lease));
-    let outcome = inner.store.sweep(lease, request, call.deadline).await;
-    match call.finish(outcome)? {
+    match call.once(inner.store.sweep(lease, request, call.deadline)).await? {
         Released::Released { .. } => {
             inner.known.ended(tag, meant);
             // This process is not in the queue while one of its own has the lock.
@@ -166,10 +169,9 @@ pub(crate) async fn force_release(
     by: &str,
     why: &str,
 ) -> Result<Option<Occupant>, ForceReleaseError> {
-    let call = Call::start(inner, Operation::Release, None);
+    let mut call = Call::start(inner, Operation::Release, None);
     let asked = call.started;
-    let outcome = inner.store.force_release(tag, by, why, call.deadline).await;
-    match call.finish(outcome)? {
+    match call.once(inner.store.force_release(tag, by, why, call.deadline)).await? {
         Forced::Ended(occupant) => {
             let fence = occupant.as_ref().map(|occupant| occupant.fence);
             inner.known.ended(tag, fence);

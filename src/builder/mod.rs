@@ -2,6 +2,7 @@
 
 mod acquire;
 mod acquire_all;
+mod connect;
 mod extend;
 mod guard;
 mod release;
@@ -9,8 +10,9 @@ mod release;
 use std::pin::Pin;
 
 pub use self::{
-    acquire::Acquire, acquire_all::AcquireAll, extend::Extend, guard::AcquireGuard, release::Release,
+    acquire::Acquire, acquire_all::AcquireAll, connect::Connect, extend::Extend, guard::AcquireGuard,
+    release::Release,
 };
 
 /// What awaiting a builder runs.
-type Pending<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+pub(crate) type Pending<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;

@@ -42,7 +42,7 @@ pub(super) struct Gate {
     /// The intervals since it was last closed.
     intervals: Delays,
     epoch: u64,
-    /// The epoch that began when it last opened. That a probe was given back is no opening.
+    /// The epoch that began when it last opened; a probe that is given back opens nothing.
     opened: u64,
     /// From then on an open circuit lets a probe through; none while it is closed or forced.
     due: Option<Instant>,

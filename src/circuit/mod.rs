@@ -149,26 +149,22 @@ impl Circuit {
     }
 
     /// Lets a call through a closed circuit, and never as the probe: for whoever probes in the background.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of the circuits of Redis, which come next"))]
     pub(crate) fn permit_closed(&self) -> Result<Permit<'_>, Rejected> {
         self.admit(|gate, now| gate.admit(now).map(|epoch| (Role::Caller, epoch)))
     }
 
     /// The probe, if it is due and none is under way.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of the circuits of Redis, which come next"))]
     pub(crate) fn probe(&self) -> Option<Permit<'_>> {
         self.change(Gate::probe).map(|epoch| Permit::new(self, Role::Prober, epoch))
     }
 
     /// Lets a call through whatever the state. While the circuit is closed it is like any other; otherwise its fault changes nothing,
     /// and its success closes the circuit, if it began after the circuit opened.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of the circuits of Redis, which come next"))]
     pub(crate) fn witness(&self) -> Permit<'_> {
         Permit::new(self, Role::Witness, self.glance().epoch)
     }
 
     /// When the next probe is due: while the circuit is open, unless it is forced.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of the circuits of Redis, which come next"))]
     pub(crate) fn probe_at(&self) -> Option<Instant> {
         self.lock().gate.probe_at()
     }

@@ -9,8 +9,8 @@ use super::{
 
 /// The right to one call through a [`Circuit`]. Whoever makes the call says how it went.
 ///
-/// Dropped, it is [`neutral`](Self::neutral): what was cancelled says nothing of the other side. So a time limit must stand around
-/// the call and not around its permit, or a service that never answers counts as well.
+/// Dropped, it is [`neutral`](Self::neutral): what was cancelled says nothing of the other side. So put a time limit around the call
+/// and not around its permit: otherwise an answer that never comes is never a fault, and a probe that hangs keeps everybody out.
 #[derive(Debug)]
 #[must_use = "dropped, it is neutral: say how the call went"]
 pub struct Permit<'a> {

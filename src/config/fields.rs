@@ -3,7 +3,7 @@
 use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{Config, url};
-use crate::{ConfigError, Ttl};
+use crate::{ConfigError, Rate, Ttl};
 
 pub(super) const PREFIX: &str = "SPOOL_LOCK_";
 pub(super) const URL: &str = "SPOOL_LOCK_URL";
@@ -128,6 +128,22 @@ const FIELDS: &[Field] = &[
         "1ms to 30days can, not below SPOOL_LOCK_GUARD_TTL",
         "How long a guard is held at most, renewals included: a stuck task does not hold for ever"
     ),
+    field!(
+        "LIMIT_PER_HOLDER",
+        limits.per_holder,
+        rate,
+        shown,
+        "N/PERIOD, such as 10/1s, N 1 to 1000000 and PERIOD 1ms to 1day can",
+        "Acquires by one holder in a period, a whole period's at once; one more is refused: a terminal that runs wild. Feature `rate-limit`"
+    ),
+    field!(
+        "LIMIT_PER_TAG",
+        limits.per_tag,
+        rate,
+        shown,
+        "N/PERIOD, such as 10/1s, N 1 to 1000000 and PERIOD 1ms to 1day can",
+        "Acquires of one tag in a period, by whomever: a spool that everybody wants is not asked for all the time. Feature `rate-limit`"
+    ),
     count!(
         "MAX_CONNECTIONS",
         pool.max_connections,
@@ -166,7 +182,7 @@ const FIELDS: &[Field] = &[
         10 * MILLI,
         MINUTE,
         "10ms to 1m can",
-        "How long opening a connection may take: TCP, TLS and handshake over a bad line; less than a third of the ttl of guards"
+        "How long opening a connection may take: TCP, TLS and handshake over a bad line; after 1 s another is tried beside it"
     ),
     duration!(
         "RESPONSE_TIMEOUT",
@@ -199,6 +215,54 @@ const FIELDS: &[Field] = &[
         100,
         "1 to 100 can",
         "Attempts per second to open a connection after one has failed"
+    ),
+    count!(
+        "CIRCUIT_FAULTS",
+        circuit.faults,
+        1,
+        1000,
+        "1 to 1000 can",
+        "Faults in a row after which calls are refused without asking Redis: one may be chance, three are an outage"
+    ),
+    duration!(
+        "CIRCUIT_OPEN",
+        circuit.open.base,
+        10 * MILLI,
+        60 * MINUTE,
+        "10ms to 1h can",
+        "How long they are refused until Redis is tried in the background; doubled each time that fails, and up to half less by chance"
+    ),
+    duration!(
+        "CIRCUIT_OPEN_MAX",
+        circuit.open.cap,
+        10 * MILLI,
+        60 * MINUTE,
+        "10ms to 1h can, not below SPOOL_LOCK_CIRCUIT_OPEN",
+        "How long they are refused at most until Redis is tried again: how much later than Redis a service comes back"
+    ),
+    count!(
+        "RETRY_ATTEMPTS",
+        retry.attempts,
+        1,
+        10,
+        "1 to 10 can",
+        "How many times a call is sent at most, within its deadline; 1: never again"
+    ),
+    duration!(
+        "RETRY_DELAY",
+        retry.delays.base,
+        MILLI,
+        MINUTE,
+        "1ms to 1m can",
+        "The pause before a call is sent again, a random part of it; doubled each time"
+    ),
+    duration!(
+        "RETRY_DELAY_MAX",
+        retry.delays.cap,
+        MILLI,
+        MINUTE,
+        "1ms to 1m can, not below SPOOL_LOCK_RETRY_DELAY",
+        "The longest such pause; what does not fit into the deadline of a call is not waited for"
     ),
     duration!(
         "FENCE_KEPT",
@@ -282,14 +346,28 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for field in FIELDS {
         set(&mut again, field.variable, &(field.get)(config))?;
     }
-    if config.guard.max_hold < config.guard.ttl.duration() {
-        return Err(ConfigError {
-            variable: "SPOOL_LOCK_GUARD_MAX_HOLD".to_owned(),
-            value: span(&config.guard.max_hold),
-            right: format!("{} (SPOOL_LOCK_GUARD_TTL) to 30days can", config.guard.ttl),
-        });
+    let Config { guard, circuit, retry, .. } = config;
+    not_below("GUARD_MAX_HOLD", guard.max_hold, "GUARD_TTL", guard.ttl.duration(), "30days")?;
+    not_below("CIRCUIT_OPEN_MAX", circuit.open.cap, "CIRCUIT_OPEN", circuit.open.base, "1h")?;
+    not_below("RETRY_DELAY_MAX", retry.delays.cap, "RETRY_DELAY", retry.delays.base, "1m")
+}
+
+/// Of two settings that belong together.
+fn not_below(
+    variable: &str,
+    value: Duration,
+    lower: &str,
+    least: Duration,
+    most: &str,
+) -> Result<(), ConfigError> {
+    if value >= least {
+        return Ok(());
     }
-    Ok(())
+    Err(ConfigError {
+        variable: format!("{PREFIX}{variable}"),
+        value: span(&value),
+        right: format!("{} ({PREFIX}{lower}) to {most} can", span(&least)),
+    })
 }
 
 fn show<T: ToString>(value: &T) -> String {
@@ -329,6 +407,13 @@ fn count(text: &str, min: u32, max: u32) -> Result<u32, String> {
 
 fn ttl(text: &str) -> Result<Ttl, String> {
     text.parse().map_err(in_its_words)
+}
+
+fn rate(text: &str) -> Result<Option<Rate>, String> {
+    if !text.is_empty() && !cfg!(feature = "rate-limit") {
+        return Err("it needs the feature rate-limit".to_owned());
+    }
+    optional(text).map_err(in_its_words)
 }
 
 fn on_off(text: &str) -> Result<bool, String> {
@@ -430,6 +515,38 @@ mod tests {
     fn a_guard_is_not_held_shorter_than_its_ttl() {
         let error = refused("SPOOL_LOCK_GUARD_MAX_HOLD", "1s");
         assert!(error.contains("30s (SPOOL_LOCK_GUARD_TTL)"), "{error}");
+    }
+
+    #[cfg(feature = "rate-limit")]
+    #[test]
+    fn a_limit_is_a_number_for_each_period() {
+        for variable in ["SPOOL_LOCK_LIMIT_PER_HOLDER", "SPOOL_LOCK_LIMIT_PER_TAG"] {
+            let config = Config::from_vars([(variable.to_owned(), "10/1s".to_owned())]).unwrap();
+            let crate::LimitsConfig { per_holder, per_tag } = config.limits;
+            assert_eq!(
+                (per_holder.is_some(), per_tag.is_some()),
+                (variable.ends_with("HOLDER"), variable.ends_with("TAG"))
+            );
+            assert_eq!(per_holder.or(per_tag), Rate::new(10, SECOND).ok());
+            let error = refused(variable, "0/1s");
+            assert!(
+                error.ends_with(
+                    "cannot be used; N/PERIOD, such as 10/1s, N 1 to 1000000 and PERIOD 1ms to 1day can"
+                ),
+                "{error}"
+            );
+        }
+    }
+
+    #[cfg(not(feature = "rate-limit"))]
+    #[test]
+    fn a_limit_that_nobody_would_keep_is_refused() {
+        let error = refused("SPOOL_LOCK_LIMIT_PER_TAG", "10/1s");
+        assert!(error.ends_with("it needs the feature rate-limit"), "{error}");
+        let mut config = Config::default();
+        config.limits.per_holder = Rate::new(10, SECOND).ok();
+        let error = config.check().unwrap_err();
+        assert_eq!(error.variable, "SPOOL_LOCK_LIMIT_PER_HOLDER");
     }
 
     /// The table of `docs/config.md`; `UPDATE_DOCS=1` writes it.

@@ -10,7 +10,7 @@ mod url;
 use std::{path::PathBuf, time::Duration};
 
 pub use self::url::StoreUrl;
-use crate::{ConfigError, PoolConfig, SnapshotEndpoint, Ttl};
+use crate::{CircuitConfig, ConfigError, PoolConfig, Rate, RetryConfig, SnapshotEndpoint, Ttl};
 
 /// Every setting of a [`SpoolLocks`](crate::SpoolLocks).
 ///
@@ -26,7 +26,7 @@ use crate::{ConfigError, PoolConfig, SnapshotEndpoint, Ttl};
 /// assert_eq!(error.to_string(), "SPOOL_LOCK_MAX_CONNECTIONS: \"0\" cannot be used; 1 to 1000 can");
 /// # Ok::<(), spool_lock::ConfigError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
     /// Where the locks are: `redis://`, `rediss://`, `redis+unix://`, `memory://` or `memory://NAME`. Default
@@ -42,7 +42,7 @@ pub struct Config {
     pub fence_kept: Duration,
     /// How many releases that could not be sent are kept for later. Default 10,000; 0 to 1,000,000. Checked, and not used yet.
     pub deferred: u32,
-    /// How old a last known state may be to be answered. Default 15 min; 1 s to 1 day. Checked, and not used yet.
+    /// How old a last known state may be to be answered while Redis cannot be asked. Default 15 min; 1 s to 1 day.
     pub snapshot_max_age: Duration,
     /// Where the process serves its snapshot for the exporter. Default: nowhere.
     pub snapshot: Option<SnapshotEndpoint>,
@@ -54,8 +54,14 @@ pub struct Config {
     pub wait: WaitConfig,
     /// Locks that are tied to a value of the process.
     pub guard: GuardConfig,
+    /// When calls are refused because Redis has failed too often.
+    pub circuit: CircuitConfig,
+    /// How calls are sent again after a fault.
+    pub retry: RetryConfig,
     /// What is remembered of past grants.
     pub history: HistoryConfig,
+    /// How often locks may be asked for.
+    pub limits: LimitsConfig,
 }
 
 /// Waiting for a lock that somebody else holds.
@@ -94,6 +100,26 @@ pub struct HistoryConfig {
     pub kept: Duration,
 }
 
+/// How often locks may be asked for; one acquire more is [`Limited`](crate::AcquireError::Limited) at once. Needs the feature
+/// `rate-limit`: without it a limit that is set is refused.
+///
+/// Counted are the acquires of this [`SpoolLocks`](crate::SpoolLocks) and its clones; other processes count for themselves. An
+/// identity, a guard, and each tag of a call that names several count once, whatever they are answered and however long they wait.
+/// What a limit refuses counts for neither, nor does a call that names its [`token`](crate::Acquire::token), as it repeats another.
+/// Extends and releases are never limited.
+///
+/// Those that have asked within the last period are remembered, 100,000 holders and as many tags, some 170 bytes each; beyond that
+/// whoever has not asked for longest is forgotten, and given more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitsConfig {
+    /// Acquires by one holder. Default: no limit. One whose count is below the number of tags that an
+    /// [`acquire_all`](crate::SpoolLocks::acquire_all) names refuses that call always.
+    pub per_holder: Option<Rate>,
+    /// Acquires of one tag, by whomever. Default: no limit.
+    pub per_tag: Option<Rate>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -109,7 +135,10 @@ impl Default for Config {
             pool: PoolConfig::default(),
             wait: WaitConfig { wait: Duration::ZERO, poll: Duration::from_secs(1), line: 1000 },
             guard: GuardConfig { ttl: Ttl::HALF_MINUTE, max_hold: Duration::from_secs(3600) },
+            circuit: CircuitConfig::default(),
+            retry: RetryConfig::default(),
             history: HistoryConfig { enabled: false, entries: 32, kept: 7 * fields::DAY },
+            limits: LimitsConfig::default(),
         }
     }
 }

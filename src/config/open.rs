@@ -38,7 +38,8 @@ impl Config {
 
     fn rules(&self) -> Rules {
         let HistoryConfig { enabled, entries, kept } = self.history;
-        Rules { place: self.wait.place(), history: enabled.then_some((entries, kept)) }
+        let history = enabled.then_some((entries, kept));
+        Rules { place: self.wait.place(), history, tries_again: self.retry.attempts > 1 }
     }
 
     #[cfg(feature = "memory")]

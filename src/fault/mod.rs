@@ -22,7 +22,7 @@ pub enum FaultKind {
     CheckoutTimeout,
     /// Too many calls already wait for a connection, or none is left for the subscription. Nothing was sent.
     Saturated,
-    /// No connection could be opened: refused, unreachable, unknown host.
+    /// No connection could be opened, or not in time: refused, unreachable, unknown host.
     Connect,
     /// The server closed a new connection while it was being set up, as one does that is at its client limit.
     ClosedInHandshake,
@@ -56,7 +56,8 @@ pub enum FaultKind {
     Protocol,
     /// Any other word of the server; the message has it.
     Other,
-    /// Redis was not asked: it has failed too often just now, or an operator said so. The source is the last fault that counted.
+    /// Redis was not asked: it has failed too often just now, or an operator said so. The source says which: the last fault that
+    /// counted, or that the circuit was opened by hand.
     CircuitOpen,
 }
 
@@ -143,7 +144,7 @@ impl FaultKind {
             Self::Late => "the call reached redis after its time",
             Self::Protocol => "the reply of redis was not understood",
             Self::Other => "redis refused the call",
-            Self::CircuitOpen => "redis is not asked for the moment",
+            Self::CircuitOpen => "redis is not asked at the moment",
         }
     }
 }
@@ -160,6 +161,7 @@ pub struct Fault {
     kind: FaultKind,
     source: Option<Box<dyn Error + Send + Sync>>,
     refusal: Option<Refusal>,
+    is_cut_short: bool,
 }
 
 /// Why Redis was not asked, and how long it will not be.
@@ -173,16 +175,31 @@ pub(crate) struct Refusal {
 
 impl Fault {
     pub(crate) fn new(kind: FaultKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, source: Some(source.into()), refusal: None }
+        Self { source: Some(source.into()), ..kind.into() }
+    }
+
+    /// Of a caller who had less time than it takes to say anything about Redis.
+    pub(crate) fn cut_short(self) -> Self {
+        Self { is_cut_short: true, ..self }
     }
 
     /// Of a call that was refused without asking Redis.
     pub(crate) fn refused(refusal: Refusal, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind: FaultKind::CircuitOpen, source: Some(source.into()), refusal: Some(refusal) }
+        Self { refusal: Some(refusal), ..Self::new(FaultKind::CircuitOpen, source) }
     }
 
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refusal
+    }
+
+    /// What it counts against.
+    pub(crate) fn blame(&self) -> Blame {
+        if self.is_cut_short { Blame::Nobody } else { self.kind.class().blame }
+    }
+
+    /// What its source said; empty where it has none.
+    pub(crate) fn said(&self) -> String {
+        self.source.as_ref().map(ToString::to_string).unwrap_or_default()
     }
 
     /// How long calls like this one are refused from now on without asking Redis; none where this one was asked.
@@ -205,7 +222,7 @@ impl Fault {
 
 impl From<FaultKind> for Fault {
     fn from(kind: FaultKind) -> Self {
-        Self { kind, source: None, refusal: None }
+        Self { kind, source: None, refusal: None, is_cut_short: false }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Event, Fault, FaultKind, Watch, store::Topic};
+use crate::{Event, Fault, Watch, store::Topic};
 
 /// How many events of all tags a slow watcher may be behind.
 const ALL_CAPACITY: usize = 1024;
@@ -68,9 +68,9 @@ impl Channel {
     }
 
     /// Those who have their watch stay; those who wait for one learn why there is none.
-    pub(super) fn refuse(&mut self, kind: FaultKind) {
+    pub(super) fn refuse(&mut self, why: impl Fn() -> Fault) {
         for reply in self.waiting.drain(..) {
-            let _ = reply.send(Err(kind.into()));
+            let _ = reply.send(Err(why()));
         }
     }
 

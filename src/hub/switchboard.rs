@@ -205,7 +205,7 @@ impl Switchboard {
         self.generation += 1;
         let (inner, generation) = (self.inner.clone(), self.generation);
         self.errands.spawn(async move {
-            let outcome = inner.store.feed(Instant::now() + inner.config.deadline).await;
+            let outcome = attempt::feed(&inner).await;
             Errand::Opened { generation, outcome }
         });
     }
@@ -225,7 +225,7 @@ impl Switchboard {
         // never has another.
         if fault.kind() != FaultKind::Saturated || self.inner.config.pool.max_connections == 1 {
             for channel in self.channels.values_mut() {
-                channel.refuse(fault.kind());
+                channel.refuse(|| self.inner.node.again(fault));
             }
         }
         self.broke(&fault);
@@ -276,7 +276,7 @@ impl Switchboard {
             // Those who wait look by themselves, and those who watch need not do without.
             return tracing::warn!(%fault, "who waits is not told of a grant, and finds it at the next poll");
         };
-        channel.refuse(fault.kind());
+        channel.refuse(|| self.inner.node.again(fault));
         if !channel.has_watchers() {
             return self.forget(topic);
         }
@@ -508,7 +508,7 @@ impl Switchboard {
                 }
                 Err(fault) => {
                     if let Some(channel) = self.channels.get_mut(&Topic::Tag(tag.clone())) {
-                        channel.refuse(fault.kind());
+                        channel.refuse(|| self.inner.node.again(&fault));
                     }
                     if !self.agenda.has(tag) {
                         self.agenda.set(tag, self.in_a(AGAIN));
@@ -535,7 +535,7 @@ impl Switchboard {
         let listed = match outcome {
             Ok(listed) => listed,
             Err(fault) => {
-                all.refuse(fault.kind());
+                all.refuse(|| self.inner.node.again(&fault));
                 if matches!(all.stage, Stage::Looking { .. }) {
                     self.list(AGAIN);
                 }

@@ -44,6 +44,16 @@ impl Finding {
         Some(Self { state, asked: None, heard: Instant::now() })
     }
 
+    /// Whether it tells that a lease has ended, and not what stands.
+    pub(crate) fn is_an_end(&self) -> bool {
+        self.asked.is_none() && matches!(self.state, Seen::Free { .. })
+    }
+
+    /// When it was so at the latest, for all that is known.
+    pub(crate) fn seen(&self) -> Instant {
+        self.asked.unwrap_or(self.heard)
+    }
+
     pub(crate) fn heard(&self) -> Instant {
         self.heard
     }

@@ -9,6 +9,7 @@
 mod finding;
 
 use std::{
+    collections::HashSet,
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -28,7 +29,14 @@ const TAGS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not 0");
 
 #[derive(Debug)]
 pub(crate) struct Known {
-    tags: Mutex<LruCache<Tag, Entry>>,
+    tags: Mutex<Tags>,
+}
+
+#[derive(Debug)]
+struct Tags {
+    entries: LruCache<Tag, Entry>,
+    /// Since when every lock that stands has been known, as far as this process was told; none where one may be missing.
+    complete: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +57,7 @@ struct Own {
 
 impl Default for Known {
     fn default() -> Self {
-        Self { tags: Mutex::new(LruCache::new(TAGS)) }
+        Self { tags: Mutex::new(Tags { entries: LruCache::new(TAGS), complete: None }) }
     }
 }
 
@@ -58,7 +66,7 @@ impl Known {
     pub(crate) fn granted(&self, lease: &Lease, asked: Instant) {
         let fence = lease.fence;
         let mut tags = self.tags();
-        let entry = tags.get_or_insert_mut_ref(&lease.tag, Entry::default);
+        let entry = tags.entry(&lease.tag);
         entry.hear(Finding::asked(Seen::Held(lease.clone().into()), asked));
         if entry.own(fence).is_none() {
             let before = entry.own[0].take().filter(|own| own.stands != Err(Over::GivenBack));
@@ -71,7 +79,7 @@ impl Known {
         let Lease { tag, fence, .. } = held.lease();
         let stands = {
             let mut tags = self.tags();
-            let Some(own) = tags.peek_mut(tag).and_then(|entry| entry.own(*fence)) else { return };
+            let Some(own) = tags.entries.peek_mut(tag).and_then(|entry| entry.own(*fence)) else { return };
             own.held = Arc::downgrade(held);
             own.stands
         };
@@ -102,7 +110,7 @@ impl Known {
     /// A release is about to be asked. Answers which lease it means, as far as that is known.
     pub(crate) fn giving_back(&self, whose: &Whose<'_>) -> Option<Fence> {
         let mut tags = self.tags();
-        let Some(entry) = tags.peek_mut(whose.tag) else { return whose.fence };
+        let Some(entry) = tags.entries.peek_mut(whose.tag) else { return whose.fence };
         let fence = entry.meant(whose)?;
         if let Some(own) = entry.own(fence).filter(|own| own.stands.is_ok()) {
             own.stands = Err(Over::GivenBack);
@@ -113,7 +121,7 @@ impl Known {
     /// A lease stands, although its release may have been asked: that was not applied.
     pub(crate) fn keeps(&self, tag: &Tag, fence: Option<Fence>) {
         let mut tags = self.tags();
-        let own = fence.zip(tags.peek_mut(tag)).and_then(|(fence, entry)| entry.own(fence));
+        let own = fence.zip(tags.entries.peek_mut(tag)).and_then(|(fence, entry)| entry.own(fence));
         if let Some(own) = own.filter(|own| own.stands == Err(Over::GivenBack)) {
             own.stands = Ok(());
         }
@@ -136,7 +144,7 @@ impl Known {
     ) -> Option<Result<LostReason, Over>> {
         let (stood, held) = {
             let mut tags = self.tags();
-            let own = tags.peek_mut(tag)?.own(fence)?;
+            let own = tags.entries.peek_mut(tag)?.own(fence)?;
             let stood = own.stands;
             // One that was given back stays so: of its end more than one piece of news may come.
             if stood.is_ok() {
@@ -154,22 +162,83 @@ impl Known {
 
     /// A lease had ended before its release came.
     pub(crate) fn had_ended(&self, tag: &Tag, fence: Fence, reason: LostReason) {
-        if let Some(own) = self.tags().peek_mut(tag).and_then(|entry| entry.own(fence)) {
+        if let Some(own) = self.tags().entries.peek_mut(tag).and_then(|entry| entry.own(fence)) {
             own.stands = Err(Over::Lost(reason));
         }
     }
 
-    /// Something was seen of a tag.
-    pub(crate) fn hear(&self, tag: &Tag, finding: Finding) {
-        self.tags().get_or_insert_mut_ref(tag, Entry::default).hear(finding);
+    /// All locks that stand were asked for.
+    pub(crate) fn listed(&self, occupants: &[Occupant], asked: Instant) {
+        let mut tags = self.tags();
+        for occupant in occupants {
+            let finding = Finding::asked(Seen::Held(occupant.clone()), asked);
+            tags.entry(&occupant.tag).hear(finding);
+        }
+        let listed: HashSet<&Tag> = occupants.iter().map(|occupant| &occupant.tag).collect();
+        // What stood all the time would have been listed; not what was granted meanwhile.
+        for (tag, entry) in &mut tags.entries {
+            if !listed.contains(tag)
+                && let Some(last) = entry.held_before(asked)
+            {
+                entry.hear(Finding::asked(Seen::Free { last: Some(last) }, asked));
+            }
+        }
+        tags.complete = (occupants.len() <= TAGS.get()).then_some(asked);
     }
 
-    fn tags(&self) -> MutexGuard<'_, LruCache<Tag, Entry>> {
+    /// The last known state of a tag, and when it was so at the latest. None where nothing is known, or no more than that a lease has
+    /// ended: somebody else may have the lock since.
+    pub(crate) fn last(&self, tag: &Tag) -> Option<(Seen, Instant)> {
+        let tags = self.tags();
+        let finding = tags.entries.peek(tag)?.finding.as_ref().filter(|finding| !finding.is_an_end())?;
+        Some((finding.state.clone(), finding.seen()))
+    }
+
+    /// All locks that stood when they were last asked for, with what was heard since, in the order of the tags; and when that was. One
+    /// that was handed on to somebody else since is missing until that is heard.
+    /// None where they never were, or one of them has been forgotten since.
+    pub(crate) fn list(&self) -> Option<(Vec<Occupant>, Instant)> {
+        let tags = self.tags();
+        let complete = tags.complete?;
+        let states = tags.entries.iter().filter_map(|(_, entry)| entry.finding.as_ref());
+        let held = states.filter_map(|finding| match &finding.state {
+            Seen::Held(occupant) => Some(occupant.clone()),
+            Seen::Free { .. } => None,
+        });
+        let mut held: Vec<_> = held.collect();
+        held.sort_by(|one, other| one.tag.cmp(&other.tag));
+        Some((held, complete))
+    }
+
+    /// Something was seen of a tag.
+    pub(crate) fn hear(&self, tag: &Tag, finding: Finding) {
+        self.tags().entry(tag).hear(finding);
+    }
+
+    fn tags(&self) -> MutexGuard<'_, Tags> {
         self.tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Tags {
+    /// The entry of a tag; a new one may have another forgotten.
+    fn entry(&mut self, tag: &Tag) -> &mut Entry {
+        if self.entries.len() == TAGS.get() && !self.entries.contains(tag) {
+            self.complete = None;
+        }
+        self.entries.get_or_insert_mut_ref(tag, Entry::default)
+    }
+}
+
 impl Entry {
+    /// The fence of the lease that was last seen to stand, if that was before `asked`.
+    fn held_before(&self, asked: Instant) -> Option<Fence> {
+        match &self.finding.as_ref().filter(|finding| finding.heard() < asked)?.state {
+            Seen::Held(occupant) => Some(occupant.fence),
+            Seen::Free { .. } => None,
+        }
+    }
+
     fn hear(&mut self, finding: Finding) {
         if self.finding.as_ref().is_none_or(|known| finding.supersedes(known)) {
             self.finding = Some(finding);
@@ -194,6 +263,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
+
+    use tokio::time::advance;
 
     use super::*;
     use crate::{Holder, LeaseKind, Token};
@@ -246,7 +317,8 @@ mod tests {
             let meant = known.giving_back(&whose);
             assert_eq!(known.lose(&lease.tag, lease.fence, LostReason::Expired), Some(Err(Over::GivenBack)));
             known.ended(&lease.tag, meant);
-            let state = known.tags().get(&lease.tag).and_then(|entry| entry.finding.clone()).unwrap().state;
+            let state =
+                known.tags().entries.peek(&lease.tag).and_then(|entry| entry.finding.clone()).unwrap().state;
             assert_eq!(state, Seen::Free { last: Some(lease.fence) });
         }
     }
@@ -305,6 +377,90 @@ mod tests {
         known.free(&Tag::new("one more").unwrap(), None, Instant::now());
         assert_eq!(known.lose(&second.tag, second.fence, LostReason::Expired), None);
         assert_eq!(known.lose(&first.tag, first.fence, LostReason::Expired), Some(Ok(LostReason::Expired)));
-        assert_eq!(known.tags().len(), TAGS.get());
+        assert_eq!(known.tags().entries.len(), TAGS.get());
+    }
+
+    fn occupant(tag: &str, fence: u64) -> Occupant {
+        lease(tag, fence).into()
+    }
+
+    fn listed(known: &Known) -> Option<Vec<u64>> {
+        known.list().map(|(occupants, _)| occupants.iter().map(|occupant| occupant.fence.get()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_last_known_is_as_old_as_its_question() {
+        let known = Known::default();
+        let tag = Tag::new("TEST-02").unwrap();
+        assert!(known.last(&tag).is_none());
+        let asked = Instant::now();
+        advance(Duration::from_millis(800)).await;
+        known.stands(occupant("TEST-02", 5), asked);
+        let (state, at) = known.last(&tag).unwrap();
+        assert_eq!((state.occupant().map(|it| it.fence.get()), at), (Some(5), asked));
+    }
+
+    /// With its release the lock may have been handed on to another process.
+    #[test]
+    fn that_a_lease_has_ended_does_not_say_that_the_tag_is_free() {
+        let known = Known::default();
+        let lease = lease("TEST-02", 5);
+        known.granted(&lease, Instant::now());
+        known.ended(&lease.tag, Some(lease.fence));
+        assert!(known.last(&lease.tag).is_none());
+        known.free(&lease.tag, Some(lease.fence), Instant::now());
+        assert!(known.last(&lease.tag).is_some());
+    }
+
+    /// Whoever never asked for all cannot say that a tag is not among them.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_is_known_only_after_one_was_asked_for_and_follows_what_is_heard_since() {
+        let known = Known::default();
+        known.stands(occupant("A", 1), Instant::now());
+        assert!(known.list().is_none());
+        advance(Duration::from_secs(1)).await;
+        let asked = Instant::now();
+        known.listed(&[occupant("C", 3), occupant("B", 2)], asked);
+        assert_eq!(
+            listed(&known),
+            Some(vec![2, 3]),
+            "in the order of the tags, without the one that is gone"
+        );
+        assert_eq!(known.list().unwrap().1, asked);
+        advance(Duration::from_secs(1)).await;
+        known.free(&Tag::new("B").unwrap(), Fence::new(2), Instant::now());
+        known.stands(occupant("D", 4), Instant::now());
+        assert_eq!(listed(&known), Some(vec![3, 4]));
+        assert_eq!(known.list().unwrap().1, asked, "of the rest nothing newer is known");
+    }
+
+    /// A lock that was taken while the list was made need not be in it.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_granted_during_a_list_is_not_taken_for_gone() {
+        let known = Known::default();
+        let asked = Instant::now();
+        advance(Duration::from_millis(1)).await;
+        known.granted(&lease("A", 1), Instant::now());
+        known.listed(&[], asked);
+        assert_eq!(listed(&known), Some(vec![1]));
+    }
+
+    #[test]
+    fn a_list_of_which_something_was_forgotten_is_none() {
+        let known = Known::default();
+        let occupants: Vec<_> =
+            (1..=TAGS.get() as u64).map(|fence| occupant(&fence.to_string(), fence)).collect();
+        known.listed(&occupants, Instant::now());
+        assert_eq!(known.list().map(|(occupants, _)| occupants.len()), Some(TAGS.get()));
+        known.free(&Tag::new("7").unwrap(), None, Instant::now());
+        assert!(known.list().is_some(), "it was known already");
+        known.free(&Tag::new("one more").unwrap(), None, Instant::now());
+        assert!(known.list().is_none());
+        known.listed(&[occupant("A", 1)], Instant::now());
+        assert!(known.list().is_some());
+        let more: Vec<_> =
+            (0..=TAGS.get() as u64).map(|fence| occupant(&format!("more-{fence}"), fence + 1)).collect();
+        known.listed(&more, Instant::now());
+        assert!(known.list().is_none(), "more than can be remembered");
     }
 }

@@ -4,7 +4,10 @@
 //! what is not in the catalogue's closed sets, not a finite number from zero up, or not in the catalogue's buckets stays off
 //! the page. It is left out rather than shown as zero: a counter that falls to zero and comes back would look like a restart.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::SystemTime,
+};
 
 use super::{
     catalogue::{self, Door, Metric},
@@ -13,7 +16,8 @@ use super::{
 };
 use crate::{
     fault::FaultKind,
-    stats::{Histogram, LimitReason, LockStats, PoolStats, Snapshot},
+    mode::Mode,
+    stats::{CircuitState, CircuitStats, FaultStats, Histogram, LimitReason, LockStats, PoolStats, Snapshot},
     time::unix_seconds,
 };
 
@@ -25,7 +29,7 @@ impl Page {
     ///
     /// `service` is the value of the label `service`, for a page that shows several services; `None` leaves the label out. It
     /// is the caller's word and at most 64 characters long. Series of a closed set which the snapshot does not mention are
-    /// zero. Dropped is what the catalogue does not foresee: a foreign reason or operation, a number that is negative or not
+    /// zero. Dropped is what the catalogue does not foresee: a foreign reason, operation or circuit, a number that is negative or not
     /// finite, other buckets, a pool beyond the fourth or with a name that is not `[A-Za-z0-9_.-]{1,64}` (one value each).
     pub fn add_snapshot(&mut self, snapshot: &Snapshot, service: Option<&str>) -> usize {
         if service.is_some_and(|service| !is_short(service)) {
@@ -35,6 +39,7 @@ impl Page {
         entry.info(snapshot);
         entry.pools(&snapshot.pools);
         entry.locks(&snapshot.locks);
+        entry.faults(&snapshot.faults);
         entry.dropped
     }
 }
@@ -122,22 +127,37 @@ impl Entry<'_> {
         ] {
             self.number(metric, &[], total as f64);
         }
-        self.number("spool_lock_waiters", &[], locks.waiters as f64);
+        for (metric, now) in [
+            ("spool_lock_waiters", locks.waiters),
+            ("spool_lock_guards", locks.guards),
+            ("spool_lock_guards_in_jeopardy", locks.guards_in_jeopardy),
+        ] {
+            self.number(metric, &[], now as f64);
+        }
         self.histogram("spool_lock_acquire_wait_seconds", &[], &locks.acquire_wait_seconds);
         self.histogram("spool_lock_held_seconds", &[], &locks.held_seconds);
         self.histogram("spool_lock_extend_margin_seconds", &[], &locks.extend_margin_seconds);
         self.reasons("spool_lock_lost_total", &[], &locks.lost_total);
         self.reasons("spool_lock_swept_total", &[], &locks.swept_total);
+        self.reasons("spool_lock_limited_total", &[], &locks.limited_total);
     }
 
     fn operations(&mut self, locks: &LockStats) {
         let known = last_label_values("spool_lock_operations_total");
         for op in known {
-            let (total, failures, duration) = match locks.operations.get(*op) {
-                Some(stats) => (stats.total, &stats.failures_total, Some(&stats.duration_seconds)),
-                None => (0, &BTreeMap::new(), None),
+            let (calls, failures, duration) = match locks.operations.get(*op) {
+                Some(stats) => (
+                    [stats.total, stats.retries_total, stats.retries_exhausted_total],
+                    &stats.failures_total,
+                    Some(&stats.duration_seconds),
+                ),
+                None => ([0; 3], &BTreeMap::new(), None),
             };
-            self.number("spool_lock_operations_total", &[op], total as f64);
+            let metrics =
+                ["spool_lock_operations_total", "spool_retry_attempts_total", "spool_retry_exhausted_total"];
+            for (metric, calls) in metrics.into_iter().zip(calls) {
+                self.number(metric, &[op], calls as f64);
+            }
             self.reasons("spool_lock_operation_failures_total", &[op], failures);
             match duration {
                 Some(duration) => {
@@ -147,6 +167,56 @@ impl Entry<'_> {
             }
         }
         self.dropped += locks.operations.keys().filter(|op| !known.contains(&op.as_str())).count();
+    }
+
+    fn faults(&mut self, faults: &FaultStats) {
+        let known = last_label_values("spool_breaker_rejected_total");
+        for breaker in known {
+            self.breaker(breaker, faults.circuits.get(*breaker));
+        }
+        self.dropped += faults.circuits.keys().filter(|name| !known.contains(&name.as_str())).count();
+        for mode in Mode::ALL.into_iter().filter(|mode| mode.is_degraded()) {
+            self.number("spool_degraded_mode", &[mode.as_str()], (faults.mode == mode).into());
+        }
+        for (metric, value) in [
+            ("spool_retry_budget_remaining_ratio", faults.retry_budget_ratio),
+            ("spool_retry_budget_refused_total", faults.retries_refused_total as f64),
+            ("spool_degraded_entered_total", faults.degraded_entered_total as f64),
+            ("spool_degraded_seconds_total", faults.degraded_seconds_total),
+            ("spool_degraded_oldest_read_timestamp_seconds", moment(faults.snapshot_seen_at)),
+        ] {
+            self.number(metric, &[], value);
+        }
+        self.reasons("spool_degraded_reads_total", &[], &faults.degraded_reads_total);
+    }
+
+    fn breaker(&mut self, name: &str, circuit: Option<&CircuitStats>) {
+        for state in CircuitState::ALL {
+            let is_so = circuit.is_some_and(|circuit| circuit.state == state);
+            self.number("spool_breaker_state", &[name, state.as_str()], is_so.into());
+        }
+        let (transitions, values) = match circuit {
+            Some(circuit) => (
+                &circuit.transitions_total,
+                [
+                    circuit.forced.into(),
+                    circuit.rejected_total as f64,
+                    moment(circuit.last_transition),
+                    circuit.open_seconds_total,
+                ],
+            ),
+            None => (&BTreeMap::new(), [0.0; 4]),
+        };
+        self.reasons("spool_breaker_transitions_total", &[name], transitions);
+        let metrics = [
+            "spool_breaker_forced",
+            "spool_breaker_rejected_total",
+            "spool_breaker_last_transition_timestamp_seconds",
+            "spool_breaker_open_seconds_total",
+        ];
+        for (metric, value) in metrics.into_iter().zip(values) {
+            self.number(metric, &[name], value);
+        }
     }
 
     fn number(&mut self, name: &'static str, labels: &[&str], value: f64) {
@@ -211,6 +281,11 @@ impl Entry<'_> {
         let others = metric.labels.iter().zip(values).map(|(label, value)| (label.name, (*value).to_owned()));
         service.into_iter().chain(others).collect()
     }
+}
+
+/// Unix time, and 0 for what has not happened: a series that appears with its first value has not changed.
+fn moment(time: Option<SystemTime>) -> f64 {
+    time.map_or(0.0, unix_seconds)
 }
 
 /// The closed set of a metric's last label.

@@ -154,6 +154,14 @@ impl Store for AnyStore {
         either!(self, store => store.probe(deadline))
     }
 
+    fn is_connected(&self) -> bool {
+        match self {
+            Self::Redis(store) => store.is_connected(),
+            #[cfg(feature = "memory")]
+            Self::Memory(store) => store.is_connected(),
+        }
+    }
+
     fn silence(&self) -> Duration {
         match self {
             Self::Redis(store) => store.silence(),

@@ -71,7 +71,7 @@ fn kind_of_text(text: &str) -> FaultKind {
 
 /// The fault of a command.
 pub(super) fn of_command(error: RedisError) -> Fault {
-    discreet(kind_of(&error), error)
+    discreet(kind_of(&error), &error)
 }
 
 /// The fault of a connection that could not be opened.
@@ -85,17 +85,13 @@ pub(super) fn of_dial(error: RedisError) -> Fault {
         FaultKind::Other => FaultKind::Connect,
         kind => kind,
     };
-    discreet(kind, error)
+    discreet(kind, &error)
 }
 
-/// A fault with the error as its source, but for what the server repeats of a command that it does not know: the password of a
-/// handshake, the token of a call.
-fn discreet(kind: FaultKind, error: RedisError) -> Fault {
-    let text = error.to_string();
-    match said(&text) {
-        all if all.len() == text.len() => Fault::new(kind, error),
-        said => Fault::new(kind, said.to_owned()),
-    }
+/// A fault with the words of the error as its source, but for what the server repeats of a command that it does not know: the password
+/// of a handshake, the token of a call. The words alone: the error has itself as its source once more.
+fn discreet(kind: FaultKind, error: &RedisError) -> Fault {
+    Fault::new(kind, said(&error.to_string()).to_owned())
 }
 
 /// What the server said itself, without what it repeats.

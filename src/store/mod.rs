@@ -128,6 +128,14 @@ pub(crate) enum Seen {
 }
 
 impl Seen {
+    /// Who has it.
+    pub(crate) fn occupant(self) -> Option<Occupant> {
+        match self {
+            Self::Held(occupant) => Some(occupant),
+            Self::Free { .. } => None,
+        }
+    }
+
     /// The fence of the lease that stands, or of the last one that is remembered.
     pub(crate) fn fence(&self) -> Option<Fence> {
         match self {
@@ -177,6 +185,8 @@ pub(crate) struct Rules {
     pub(crate) place: Duration,
     /// How many grants of a tag are remembered, and how long.
     pub(crate) history: Option<(u32, Duration)>,
+    /// Whether calls are sent again after a fault, for which half of their time is left.
+    pub(crate) tries_again: bool,
 }
 
 /// Where locks are kept. No call outlives its deadline by more than the time to notice it.
@@ -284,13 +294,14 @@ pub(crate) trait Store {
     /// Finds out whether an acquire could be granted now, without granting one.
     fn probe(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Whether a connection is open over which calls can be made.
+    fn is_connected(&self) -> bool;
+
     /// How long the oldest call that is under way has been on its connection; zero where there is none.
-    #[allow(dead_code, reason = "asked by the one who watches the link")]
     fn silence(&self) -> Duration;
 
-    /// Asks the server whether it is there, over a connection that is not the silent one where there is another; opens none. Any
+    /// Asks the server whether it is there, over a connection that is not the silent one, which may have to be opened for that. Any
     /// answer will do that is no error.
-    #[allow(dead_code, reason = "asked by the one who watches the link")]
     fn ping(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Says who has which lock, in the order of the tags.

@@ -71,9 +71,9 @@ macro_rules! behaviours {
 pub(crate) use behaviours;
 
 /// A place that outlasts every test, and is far shorter than the ttl that they ask for.
-pub(crate) const LIVING: Rules = Rules { place: Duration::from_secs(60), history: None };
-const DYING: Rules = Rules { place: Duration::from_millis(150), history: None };
-const SILENT: Rules = Rules { place: Duration::from_secs(4), history: None };
+pub(crate) const LIVING: Rules = Rules { place: Duration::from_secs(60), history: None, tries_again: false };
+const DYING: Rules = Rules { place: Duration::from_millis(150), history: None, tries_again: false };
+const SILENT: Rules = Rules { place: Duration::from_secs(4), history: None, tries_again: false };
 const PATIENCE: Duration = Duration::from_secs(10);
 
 // --- words of the suite

@@ -95,7 +95,7 @@ impl Crew {
         for connect in 0..self.connects {
             let mut config = Config::new(&self.url)?;
             config.ttl = spool_lock::Ttl::new(self.ttl)?;
-            let locks = runtime.block_on(SpoolLocks::connect(config))?;
+            let locks = runtime.block_on(SpoolLocks::connect(config).into_future())?;
             let first = self.first + connect * self.waiters;
             workers.extend(
                 (first..first + self.waiters)

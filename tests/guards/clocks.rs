@@ -98,6 +98,8 @@ async fn child() {
     let locks = connect(direct).await;
     let mut config = Config::new(by_proxy).expect("an address");
     config.deadline = ASKS;
+    // It asks in vain on purpose, each time.
+    (config.retry.attempts, config.circuit.faults) = (1, 1000);
     let unanswered = SpoolLocks::connect(config).await.expect("it answers so far");
 
     let guard = locks.guard(&tag(), &robot()).ttl(ttl(TTL)).await.expect("it is free");

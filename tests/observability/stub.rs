@@ -155,6 +155,35 @@ impl Page {
             page.add(&format!("spool_lock_{name}_total{{{service}}}"), 0.0);
         }
 
+        for breaker in ["link", "writes"] {
+            let labels = format!(r#"{service},breaker="{breaker}""#);
+            for (state, value) in [("closed", 1.0), ("open", 0.0), ("half_open", 0.0)] {
+                page.add(&format!(r#"spool_breaker_state{{{labels},state="{state}"}}"#), value);
+            }
+            page.add(&format!("spool_breaker_forced{{{labels}}}"), 0.0);
+            page.add(&format!(r#"spool_breaker_transitions_total{{{labels},to="open"}}"#), 0.0);
+            page.add(&format!("spool_breaker_rejected_total{{{labels}}}"), age / 50.0);
+            page.add(&format!("spool_breaker_last_transition_timestamp_seconds{{{labels}}}"), start);
+            page.add(&format!("spool_breaker_open_seconds_total{{{labels}}}"), 0.0);
+        }
+        for op in ["acquire", "extend", "release", "read"] {
+            for name in ["attempts", "exhausted"] {
+                page.add(&format!(r#"spool_retry_{name}_total{{{service},op="{op}"}}"#), age / 50.0);
+            }
+        }
+        page.add(&format!("spool_retry_budget_remaining_ratio{{{service}}}"), 1.0);
+        page.add(&format!("spool_retry_budget_refused_total{{{service}}}"), 0.0);
+        for mode in ["read_only_server", "unreachable"] {
+            page.add(&format!(r#"spool_degraded_mode{{{service},mode="{mode}"}}"#), 0.0);
+        }
+        page.add(&format!("spool_degraded_entered_total{{{service}}}"), 1.0);
+        page.add(&format!("spool_degraded_seconds_total{{{service}}}"), 8.0);
+        page.add(&format!(r#"spool_degraded_reads_total{{{service},result="snapshot"}}"#), age / 50.0);
+        page.add(&format!("spool_degraded_oldest_read_timestamp_seconds{{{service}}}"), start);
+        page.add(&format!("spool_lock_guards{{{service}}}"), active);
+        page.add(&format!("spool_lock_guards_in_jeopardy{{{service}}}"), 0.0);
+        page.add(&format!(r#"spool_lock_limited_total{{{service},by="holder"}}"#), 0.0);
+
         page.add(&format!("spool_up{{{service}}}"), 1.0);
         page.add(&format!(r#"spool_service_info{{{service},version="0.1.0"}}"#), 1.0);
         page.add(&format!("spool_service_start_time_seconds{{{service}}}"), start);

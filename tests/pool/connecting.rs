@@ -61,7 +61,11 @@ async fn a_silent_server_is_told_within_the_deadline() {
                 let (tag, holder) = (Tag::new(format!("CALL-{number}")).expect("a tag"), holder(number));
                 let asked = Instant::now();
                 let kind = match locks.acquire(&tag, &holder).await {
-                    Err(AcquireError::Ambiguous { fault, .. } | AcquireError::Fault(fault)) => fault.kind(),
+                    Err(
+                        AcquireError::Ambiguous { fault, .. }
+                        | AcquireError::Unavailable { fault, .. }
+                        | AcquireError::Fault(fault),
+                    ) => fault.kind(),
                     other => panic!("{other:?}"),
                 };
                 (kind, asked.elapsed())
@@ -69,8 +73,9 @@ async fn a_silent_server_is_told_within_the_deadline() {
         }
         while let Some(outcome) = crew.join_next().await {
             let (kind, spent) = outcome.expect("no panic");
-            // Connect: the lane was evicted, and no other could be opened.
-            let told = [FaultKind::Timeout, FaultKind::CheckoutTimeout, FaultKind::Connect];
+            // Connect: the lane was evicted, and no other could be opened. After three of them nothing is sent.
+            let told =
+                [FaultKind::Timeout, FaultKind::CheckoutTimeout, FaultKind::Connect, FaultKind::CircuitOpen];
             assert!(told.contains(&kind), "{kind:?}");
             assert!(spent < millis(600), "{spent:?}");
         }
@@ -137,7 +142,8 @@ impl Lossy {
     async fn new() -> (Self, Held) {
         let server = RedisServer::start();
         let proxy = FaultProxy::before(&server);
-        let locks = connect(&proxy.url(), |_| {}).await;
+        // Calls are let through all the time: it is the pool that is looked at.
+        let locks = connect(&proxy.url(), |config| config.circuit.faults = 1000).await;
         assert_clean_round(&locks, 1).await;
         let lost = proxy.hold_requests(|_| true);
         proxy.close_all(Close::Rst);
@@ -188,7 +194,8 @@ async fn a_slow_network_is_connected_to_by_the_dial_that_has_patience() {
     let rest = at_rest(&locks).await;
     println!("served after {:?}: {:?}", asked.elapsed(), rest.connection_create_failures_total);
     assert_eq!(rest.connection_create_failures_total["timeout"], 1, "one was made in haste and given up");
-    assert_eq!(open(&rest), 1);
+    // Another one is opened to find out whether the server is there, whose answer takes so long.
+    assert!(open(&rest) <= 2, "{rest:?}");
 }
 
 /// A dial that had failed gave its place back before it was counted as failed: in a pool without another free place the next one

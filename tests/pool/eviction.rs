@@ -47,6 +47,8 @@ async fn eviction_under_load_never_exceeds_the_maximum() {
     let locks = connect(&server.url(), |config| {
         config.pool.max_connections = MAX;
         config.pool.depth = 2;
+        // The load goes on, however much of it fails.
+        (config.retry.attempts, config.circuit.faults) = (1, 1000);
     })
     .await;
     let sampler = Sampler::start(&server, Duration::ZERO);
@@ -76,6 +78,8 @@ async fn silence_under_load_never_exceeds_the_maximum() {
     let locks = connect(&proxy.url(), |config| {
         config.pool.max_connections = MAX;
         config.pool.depth = 2;
+        // The load goes on, however much of it fails.
+        (config.retry.attempts, config.circuit.faults) = (1, 1000);
         config.pool.response_timeout = millis(300);
     })
     .await;
@@ -113,6 +117,7 @@ async fn nobody_is_put_on_a_lane_that_has_just_timed_out() {
         config.pool.max_connections = 1;
         config.pool.depth = 1;
         config.pool.response_timeout = millis(300);
+        config.retry.attempts = 1;
     })
     .await;
     proxy.drop_replies(1, LostReply::Swallow, named("EVALSHA"));
@@ -231,6 +236,8 @@ async fn scripts_forgotten_and_connections_killed_do_no_harm() {
         config.pool.depth = 4;
         config.history.enabled = true;
         config.history.entries = 1000;
+        // Each call is one try, however many of them fail.
+        (config.retry.attempts, config.circuit.faults) = (1, 1000);
     })
     .await;
     let tags: Vec<_> = (0..4).map(|number| Tag::new(format!("TEST-{number:02}")).expect("a tag")).collect();

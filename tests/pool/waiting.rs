@@ -103,7 +103,7 @@ async fn a_full_pool_says_when_time_is_up() {
     for number in 0..10 {
         let locks = locks.clone();
         waiters.spawn(async move {
-            let deadline = millis(200 + 20 * number);
+            let deadline = millis(200 + 50 * number);
             let asked = Instant::now();
             let outcome = locks.acquire(&tag("TEST-02"), &holder(2)).deadline(deadline).await;
             (outcome, asked.elapsed(), deadline)
@@ -113,7 +113,9 @@ async fn a_full_pool_says_when_time_is_up() {
         let (outcome, spent, deadline) = outcome.expect("no panic");
         let Err(AcquireError::Fault(fault)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(fault.kind(), FaultKind::CheckoutTimeout);
-        assert!(spent >= deadline && spent < deadline + millis(50), "{spent:?} of {deadline:?}");
+        // Half of the time is for the reply, unless the half were shorter than this.
+        let due = deadline.min(millis(250).max(deadline / 2));
+        assert!(spent >= due && spent < due + millis(50), "{spent:?} of {deadline:?}");
     }
     assert_eq!(pool(&locks).checkout_failures_total["checkout_timeout"], 10);
     assert_eq!(pool(&locks).waiting, 0);

@@ -9,7 +9,7 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(60);
 
 async fn board() -> Switchboard {
-    let (inner, mailboxes) = Inner::connect(Config::new("memory://").unwrap()).await.unwrap();
+    let (inner, mailboxes) = Inner::connect(Config::new("memory://").unwrap(), None).await.unwrap();
     Switchboard::new(Arc::new(inner), mailboxes.requests, LINGER)
 }
 

@@ -316,6 +316,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     fn silence(&self) -> Duration {
         Duration::ZERO
     }

@@ -23,7 +23,7 @@ fn stand() -> impl AsyncFn(Rules) -> MemoryStore {
 const PLACE: Duration = Duration::from_secs(4);
 /// How long a process counts as living after it looked.
 const LIVING: Duration = Duration::from_secs(2);
-const RULES: Rules = Rules { place: PLACE, history: Some((2, Duration::from_secs(60))) };
+const RULES: Rules = Rules { place: PLACE, history: Some((2, Duration::from_secs(60))), tries_again: false };
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 async fn processes<const N: usize>() -> [MemoryStore; N] {

@@ -61,7 +61,8 @@ impl Dialler {
         Ok(Self { info, name, connect_timeout: pool.connect_timeout, addresses: Arc::default() })
     }
 
-    /// Opens a connection, within the time that `pace` allows. `watch` is told when it breaks, and dropped when its socket is gone: also when it never came to be.
+    /// Opens a connection, within the time that `pace` allows. `watch` is told when it breaks, and dropped when its socket is gone,
+    /// also when it never came to be.
     pub(super) async fn dial(
         &self,
         watch: impl AsyncPushSender,

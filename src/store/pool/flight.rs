@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{ClosedReason, FaultKind, store::classify};
 
-/// A call that is cut short below this says nothing about the lane it was on.
-const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
+/// A call that is cut short below this says nothing about the lane it was on, nor about the server.
+pub(super) const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
 
 /// When an attempt that is made now ends: after `min(response_timeout, max(250 ms, rest / 2))`, where `rest` is what is left until
 /// the deadline, and at the deadline at the latest. So half of the time is left for another try, unless the halves were too
@@ -34,6 +34,11 @@ const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
 pub(super) fn attempt_ends(now: Instant, deadline: Instant, response_timeout: Duration) -> Instant {
     let half = deadline.saturating_duration_since(now) / 2;
     deadline.min(now + response_timeout.min(half.max(SHORTEST_VERDICT)))
+}
+
+/// Whether an attempt is too short for a verdict, because its caller had no more time.
+pub(super) fn is_cut_short(sent: Instant, until: Instant, response_timeout: Duration) -> bool {
+    until.saturating_duration_since(sent) < SHORTEST_VERDICT.min(response_timeout)
 }
 
 /// A connection, and the news that its socket is gone.
@@ -279,6 +284,19 @@ mod tests {
         assert_eq!([lasts(60_000, 5000), lasts(400, 100)], [5000, 100], "no reply takes longer");
         let late = now + Duration::from_secs(1);
         assert_eq!(attempt_ends(late, now, SHORTEST_VERDICT), now, "the deadline has passed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_its_caller_cuts_an_attempt_short() {
+        let now = Instant::now();
+        let is_short = |rest, response_timeout| {
+            let [rest, response_timeout] = [rest, response_timeout].map(Duration::from_millis);
+            is_cut_short(now, attempt_ends(now, now + rest, response_timeout), response_timeout)
+        };
+        assert_eq!([is_short(0, 5000), is_short(249, 5000)], [true, true]);
+        assert_eq!([is_short(250, 5000), is_short(400, 5000), is_short(5000, 5000)], [false; 3]);
+        assert!(!is_short(5000, 100), "so short is every attempt, and whoever set it knows why");
+        assert!(is_short(50, 100));
     }
 
     /// The driver was at its end when it was handed the command: it will neither send it nor say so.

@@ -4,13 +4,16 @@
 //! the limit falls to what exists, and one connection more is tried after a pause that doubles up to 30 s; one that succeeds
 //! lifts the limit by one and forgets the pause, so the pool grows back quickly when the server has room again. A refusal that
 //! nobody has met again for a minute is forgotten.
+//!
+//! Where the server refuses us until an operator acts (the password, the certificates), whoever can go on without another
+//! connection waits for as long as that pause may grow: a wrong password is not tried four times a second.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::PoolConfig;
-use crate::{FaultKind, LimitReason};
+use crate::{FaultKind, LimitReason, fault::Blame};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a refusal lowers the limit although nobody has tried since.
@@ -61,14 +64,15 @@ impl Growth {
         places < self.limit && !self.is_paused(now, has_lane)
     }
 
-    fn is_paused(&self, now: Instant, has_lane: bool) -> bool {
-        self.resumes_at(has_lane).is_some_and(|then| now < then)
+    /// Whether it is not time yet for another connection.
+    pub(super) fn is_paused(&self, now: Instant, can_wait: bool) -> bool {
+        self.resumes_at(can_wait).is_some_and(|then| now < then)
     }
 
-    /// When the pause after a failure ends. The growing pause is for who can go on without another connection.
-    pub(super) fn resumes_at(&self, has_lane: bool) -> Option<Instant> {
+    /// When the pause after a failure ends. The long pause is for who can go on without another connection.
+    pub(super) fn resumes_at(&self, can_wait: bool) -> Option<Instant> {
         let shortest = self.failed_at.map(|then| then + self.spacing);
-        if has_lane { self.not_before } else { shortest.min(self.not_before) }
+        if can_wait { self.not_before } else { shortest.min(self.not_before) }
     }
 
     /// A refusal that nobody has met again for long says nothing about now.
@@ -101,7 +105,8 @@ impl Growth {
             _ => None,
         };
         let Some(reason) = reason.filter(|_| existing > 0) else {
-            self.not_before = Some(now + self.spacing);
+            let is_setup = kind.class().blame == Blame::Setup;
+            self.not_before = Some(now + if is_setup { LONGEST_PAUSE } else { self.spacing });
             return;
         };
         self.limit = existing.min(self.max);
@@ -172,6 +177,21 @@ mod tests {
         growth.failed(now, FaultKind::MaxClients, 3);
         assert!(!growth.allows(now + 4 * QUARTER, 3, 0, true));
         assert!(growth.allows(now + QUARTER, 0, 0, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_operator_has_to_mend_is_tried_each_half_minute_where_nobody_needs_it() {
+        let mut growth = Growth::new(&PoolConfig::default());
+        let now = Instant::now();
+        for kind in [FaultKind::Auth, FaultKind::Tls, FaultKind::Permission] {
+            growth.failed(now, kind, 2);
+            assert_eq!((growth.limit, growth.reason), (20, None), "it says nothing about the limit");
+            assert!(growth.is_paused(now + LONGEST_PAUSE - QUARTER, true));
+            assert!(!growth.is_paused(now + LONGEST_PAUSE, true));
+            assert!(growth.allows(now + QUARTER, 0, 0, false), "whoever has no lane does not wait for that");
+            growth.opened(3);
+            assert!(!growth.is_paused(now, true), "it was mended");
+        }
     }
 
     #[tokio::test(start_paused = true)]

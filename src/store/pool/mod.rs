@@ -41,7 +41,7 @@ use tokio::{sync::Notify, time::Instant};
 pub use self::config::PoolConfig;
 pub(crate) use self::{dial::Dialler, slots::Way, tap::Tap};
 use self::{
-    flight::{Cable, Permit, Watch, attempt_ends},
+    flight::{Cable, Permit, SHORTEST_VERDICT, Watch, attempt_ends, is_cut_short},
     meter::PoolMeter,
     slots::{Checkout, Dial, HASTE, LaneId, Pace, Slots, Tenant, WaiterId, Work},
 };
@@ -83,14 +83,20 @@ type LaneWork = Work<Cable, Permit>;
 
 struct Shared {
     config: PoolConfig,
+    /// Whether a call is to have time for another try.
+    tries_again: bool,
     dialler: Dialler,
     runtime: tokio::runtime::Handle,
     slots: Mutex<Slots<Cable, Permit>>,
     /// The last feed, to end it by.
     feed: Mutex<Weak<Watch>>,
+    /// Why the last dial that failed did so: what those are told who waited for it.
+    dial_failure: Mutex<String>,
     meter: PoolMeter,
     /// Wakes the keeper before its time.
     wake: Arc<Notify>,
+    /// Tells those who ask of lanes that are opened.
+    opened: Notify,
 }
 
 impl Pool {
@@ -98,15 +104,18 @@ impl Pool {
     ///
     /// # Errors
     /// Why it could not be opened.
-    pub(crate) async fn open(dialler: Dialler, config: PoolConfig) -> Result<Self, Fault> {
+    pub(crate) async fn open(dialler: Dialler, config: PoolConfig, tries_again: bool) -> Result<Self, Fault> {
         let shared = Arc::new(Shared {
             slots: Mutex::new(Slots::new(config.clone(), Instant::now())),
             feed: Mutex::default(),
+            dial_failure: Mutex::default(),
             config,
+            tries_again,
             dialler,
             runtime: tokio::runtime::Handle::current(),
             meter: PoolMeter::default(),
             wake: Arc::new(Notify::new()),
+            opened: Notify::new(),
         });
         let dial = shared.lock().begin_dial(Instant::now(), Pace::Patient);
         let pool = Self { shared };
@@ -117,8 +126,9 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Sends one command and awaits its reply, until its attempt ends ([`attempt_ends`]), `deadline` at the latest. The command is
-    /// made when it leaves, and is told when that is: the wait for a lane is not the server's delay.
+    /// Sends one command and awaits its reply, until its attempt ends ([`attempt_ends`], where it may be sent again), `deadline` at
+    /// the latest; the wait for a lane with room takes half of the time at most, too. The command is made when it leaves, and is told
+    /// when that is: the wait for a lane is not the server's delay.
     ///
     /// # Cancel safety
     /// Dropped, the command may have been sent and may take effect; its slot returns with the reply.
@@ -130,7 +140,12 @@ impl Pool {
     ) -> Result<Reply, Refusal> {
         let permit = self.checkout(way, deadline).await?;
         let sent = permit.since();
-        let until = attempt_ends(sent, deadline, self.shared.config.response_timeout);
+        let Shared { config, tries_again, .. } = &*self.shared;
+        let until = if *tries_again {
+            attempt_ends(sent, deadline, config.response_timeout)
+        } else {
+            deadline.min(sent + config.response_timeout)
+        };
         let mut flight = permit.send(cmd(until));
         match tokio::time::timeout_at(until, &mut flight).await {
             Ok(Ok(value)) => Ok(Reply { value, sent }),
@@ -138,7 +153,13 @@ impl Pool {
             Ok(Err(error)) => Err(classify::of_command(error).into()),
             Err(elapsed) => {
                 flight.give_up();
-                Err(Fault::new(FaultKind::Timeout, elapsed).into())
+                let fault = Fault::new(FaultKind::Timeout, elapsed);
+                Err(if is_cut_short(sent, until, self.shared.config.response_timeout) {
+                    fault.cut_short()
+                } else {
+                    fault
+                }
+                .into())
             }
         }
     }
@@ -193,26 +214,47 @@ impl Pool {
         self.shared.perform(work);
     }
 
+    /// Whether any lane is open.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.shared.lock().has_lane()
+    }
+
     /// The age of the oldest operation that is under way on an open lane; zero where there is none.
     pub(crate) fn silence(&self) -> Duration {
         self.shared.lock().silence(Instant::now())
     }
 
-    /// Asks the server whether it is there, over an open lane that is not the silent one where there is another. It takes no slot,
-    /// opens no connection and evicts none.
+    /// Asks the server whether it is there, over an open lane that is not the silent one where there is another. Where there is none,
+    /// one is opened beside it if it may be, and that it could be is an answer. It takes no slot and evicts nothing.
     ///
     /// # Errors
-    /// [`FaultKind::Connect`] — no lane is open. [`FaultKind::Timeout`] — no answer until `deadline`. Or what the server answered
-    /// that is an error.
+    /// [`FaultKind::Connect`] — no lane is open, nor was until `deadline`. [`FaultKind::Timeout`] — no answer until then. Or what the
+    /// server answered that is an error.
     ///
     /// # Cancel safety
     /// Harmless: the answer is dropped when it comes.
     pub(crate) async fn ping(&self, deadline: Instant) -> Result<(), Fault> {
-        let cable = self.shared.lock().least_silent(Instant::now());
-        let Some(mut cable) = cable else { return Err(FaultKind::Connect.into()) };
-        match tokio::time::timeout_at(deadline, cable.send(&redis::cmd("PING"))).await {
-            Ok(reply) => reply.map(drop).map_err(classify::of_command),
-            Err(elapsed) => Err(Fault::new(FaultKind::Timeout, elapsed)),
+        // Made before the look: it hears of a lane that is opened between the two.
+        let opened = self.shared.opened.notified();
+        let (cable, work) = self.shared.lock().least_silent(Instant::now());
+        self.shared.perform(work);
+        let missed = if cable.is_some() { FaultKind::Timeout } else { FaultKind::Connect };
+        let pong = async {
+            let Some(mut cable) = cable else { return std::future::pending().await };
+            cable.send(&redis::cmd("PING")).await.map(drop).map_err(classify::of_command)
+        };
+        let answer = async {
+            tokio::select! {
+                pong = pong => pong,
+                () = opened => Ok(()),
+            }
+        };
+        let asked = Instant::now();
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answer) => answer,
+            // Slow, and there: others were answered meanwhile.
+            Err(_elapsed) if self.shared.lock().has_answered_since(asked) => Ok(()),
+            Err(_elapsed) => Err(missed.into()),
         }
     }
 
@@ -221,6 +263,8 @@ impl Pool {
         let shared = &self.shared;
         let (checkout, work) = shared.lock().checkout(now, way);
         shared.perform(work);
+        // Who had less time than it takes to say anything of the server says nothing of it.
+        let mut is_hurried = false;
         let slot = match checkout {
             Checkout::Granted(grant) => Ok(Permit::new(shared.clone(), grant)),
             Checkout::Saturated => {
@@ -228,20 +272,34 @@ impl Pool {
                 tokio::task::yield_now().await;
                 Err(FaultKind::Saturated)
             }
-            Checkout::Waiting(id, receiver) => {
+            Checkout::Waiting(id, mut receiver) => {
                 let _line = InLine { shared, id };
-                match tokio::time::timeout_at(deadline, receiver).await {
+                // Whoever comes to his turn late is left too little time for an answer, and would take the lane for dead. Where
+                // all come late, as in a line of those who cannot all be served, none would ever be answered.
+                let turn = attempt_ends(now, deadline, Duration::MAX);
+                let mut granted = tokio::time::timeout_at(turn, &mut receiver).await;
+                if granted.is_err() && !shared.lock().has_lane() {
+                    granted = tokio::time::timeout_at(deadline, receiver).await;
+                }
+                match granted {
                     Ok(Ok(slot)) => slot,
                     Ok(Err(_dropped)) => Err(FaultKind::Connect),
                     Err(_elapsed) if shared.lock().has_lane() => Err(FaultKind::CheckoutTimeout),
-                    Err(_elapsed) => Err(FaultKind::Connect),
+                    Err(_elapsed) => {
+                        is_hurried = now.elapsed() < SHORTEST_VERDICT;
+                        Err(FaultKind::Connect)
+                    }
                 }
             }
         };
         shared.meter.checkout_wait.observe(now.elapsed());
         slot.map_err(|kind| {
             shared.meter.checkout_failures.add_one(kind);
-            kind.into()
+            match kind {
+                FaultKind::Saturated | FaultKind::CheckoutTimeout => kind.into(),
+                _ if is_hurried => Fault::from(kind).cut_short(),
+                _ => Fault::new(kind, shared.dial_failure().clone()),
+            }
         })
     }
 
@@ -320,6 +378,10 @@ impl Shared {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn dial_failure(&self) -> MutexGuard<'_, String> {
+        self.dial_failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn evict(self: &Arc<Self>, lane: LaneId, reason: ClosedReason) {
         let work = self.lock().evict(Instant::now(), lane, reason);
         self.perform(work);
@@ -366,6 +428,7 @@ impl Shared {
         let (lane, work) = self.lock().dialled(Instant::now(), dial, cable);
         watch.belongs_to(Tenant::Lane(lane));
         self.perform(work);
+        self.opened.notify_waiters();
         Ok(())
     }
 
@@ -395,6 +458,8 @@ impl Shared {
             Err(fault) => {
                 self.meter.create_failures.add_one(fault.kind());
                 tracing::warn!(kind = fault.kind().as_str(), "a connection to redis could not be opened");
+                let source = std::error::Error::source(&fault);
+                *self.dial_failure() = source.unwrap_or(&fault).to_string();
                 let work = failed(&mut self.lock(), Instant::now(), dial, fault.kind());
                 // Not before: a place that came back from a dial that nobody knows to have failed is dialled from at once.
                 drop(watch);

@@ -33,6 +33,9 @@ use super::{
 };
 use crate::{ClosedReason, FaultKind};
 
+/// Whose lane waits for a reply for so long asks whether that is for the connection alone.
+const SILENT: Duration = Duration::from_millis(250);
+
 /// A lane younger than this is not evicted for being a replica's.
 const REPLICA_SPARED: Duration = Duration::from_secs(1);
 
@@ -267,7 +270,7 @@ impl<C: Clone, P> Slots<C, P> {
     pub(super) fn begin_feed(&mut self, now: Instant) -> (Option<Dial>, Work<C, P>) {
         let mut work = Work::none();
         let limit = self.growth.limit;
-        let is_lane_wanted = self.dials.count() < self.wanted_dials();
+        let is_lane_wanted = self.dials.count() < self.wanted_dials(now);
         if self.places < limit
             && self.leaves_a_lane()
             && !is_lane_wanted
@@ -405,23 +408,42 @@ impl<C: Clone, P> Slots<C, P> {
             Duration::from_millis(500).min(self.config.idle_timeout / 2).min(self.config.idle_test / 2);
         let regular = now + rhythm.max(Duration::from_millis(5));
         let resumes = self.growth.resumes_at(self.has_lane()).filter(|then| *then > now);
-        let hangs = self.dials.next_hangs_at(now).filter(|_| self.wanted_dials() > 0);
+        let hangs = self.dials.next_hangs_at(now).filter(|_| self.wanted_dials(now) > 0);
         [resumes, hangs].into_iter().flatten().fold(regular, Instant::min)
     }
 
     /// How long the oldest operation that is under way on an open lane has been there.
     pub(super) fn silence(&self, now: Instant) -> Duration {
+        if !self.has_lane() {
+            let first = [&self.urgent, &self.ordinary].into_iter().filter_map(|line| line.front());
+            let oldest = first.map(|waiter| waiter.since).min();
+            return oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        }
         let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
         open.map(|lane| lane.silence(now)).max().unwrap_or_default()
     }
 
     /// A connection to ask whether the server is there, if any is open: of the lane that waits for its replies for the shortest
     /// time, and of those that wait for none the one that answered last. Long replies are waited for behind all others.
-    pub(super) fn least_silent(&self, now: Instant) -> Option<C> {
+    ///
+    /// Where that one is silent, too, another lane is opened if it may be: a connection that is dead is no dead server.
+    pub(super) fn least_silent(&mut self, now: Instant) -> (Option<C>, Work<C, P>) {
+        let mut work = Work::none();
         let open = self.lanes.iter().filter(|lane| lane.state != State::Evicted);
         let least =
             open.min_by_key(|lane| (lane.state == State::Alone, lane.silence(now), Reverse(lane.proven_at)));
-        least.map(|lane| lane.connection.clone())
+        let Some(least) = least else { return (None, work) };
+        let (is_silent, connection) = (least.silence(now) >= SILENT, least.connection.clone());
+        if is_silent && self.dials.count() == 0 && self.may_dial(now) {
+            let dial = self.begin_dial(now, Pace::Patient);
+            work.dials.push(dial);
+        }
+        (Some(connection), work)
+    }
+
+    /// Whether anything was answered on an open lane since.
+    pub(super) fn has_answered_since(&self, then: Instant) -> bool {
+        self.lanes.iter().any(|lane| lane.state != State::Evicted && lane.proven_at > then)
     }
 
     /// A connection to ask the server something, if any is open.
@@ -520,7 +542,7 @@ impl<C: Clone, P> Slots<C, P> {
         self.serve(now, Way::Alone, work);
         self.unreserve();
         self.serve(now, Way::Ordinary, work);
-        while let Some(pace) = self.due_dial(now, self.wanted_dials()) {
+        while let Some(pace) = self.due_dial(now, self.wanted_dials(now)) {
             work.dials.push(self.begin_dial(now, pace));
         }
         self.reserve();
@@ -536,11 +558,11 @@ impl<C: Clone, P> Slots<C, P> {
         }
     }
 
-    /// How many lanes are to be under way for those who wait.
-    fn wanted_dials(&self) -> u32 {
+    /// How many lanes are to be under way for those who wait. Nobody waits for the lane that is kept, so its dials take the long pause.
+    fn wanted_dials(&self, now: Instant) -> u32 {
         let shared = (self.urgent.len() + self.ordinary.len()).div_ceil(self.config.depth as usize);
         let alone = !self.alone.is_empty() && !self.has_lane_in(State::Alone);
-        let kept = self.kept.is_missing(self.growth.limit);
+        let kept = self.kept.is_missing(self.growth.limit) && !self.growth.is_paused(now, true);
         count(shared) + u32::from(alone) + u32::from(kept)
     }
 
@@ -560,8 +582,11 @@ impl<C: Clone, P> Slots<C, P> {
         self.has_lane() || self.places + 1 < self.growth.limit
     }
 
-    /// The dial for a feed that may begin now.
+    /// The dial for a feed that may begin now. A feed can wait: it takes the long pause.
     fn due_feed(&self, now: Instant) -> Option<Pace> {
+        if self.growth.is_paused(now, true) {
+            return None;
+        }
         let dialling = self.dials.count() + self.feed_dials.count();
         if self.growth.allows(now, self.places, dialling, self.has_lane()) {
             return Some(Pace::Patient);

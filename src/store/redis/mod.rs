@@ -106,7 +106,7 @@ impl RedisStore {
             ConnectError::Fault(Fault::new(FaultKind::Connect, wrong))
         })?;
         let pool_config = pool.clone();
-        let pool = Pool::open(dialler, pool_config).await.map_err(ConnectError::Fault)?;
+        let pool = Pool::open(dialler, pool_config, rules.tries_again).await.map_err(ConnectError::Fault)?;
         let mut store = Self {
             pool,
             prefix: prefix.into(),
@@ -475,6 +475,10 @@ impl Store for RedisStore {
             1 => Ok(()),
             code => Err(unknown_code(code)),
         }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.pool.is_connected()
     }
 
     fn silence(&self) -> Duration {

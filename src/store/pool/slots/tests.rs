@@ -364,12 +364,15 @@ impl World {
         assert!(kept.is_none_or(is_there), "it is not closed for being idle");
         let slots = &self.slots;
         let is_missing = slots.kept.is_missing(slots.growth.limit);
-        assert!(!is_missing || slots.dials.count() > 0 || !slots.may_dial(self.now), "nobody opens it");
+        let may_dial = slots.may_dial(self.now) && !slots.growth.is_paused(self.now, true);
+        assert!(!is_missing || slots.dials.count() > 0 || !may_dial, "nobody opens it");
     }
 
     /// The lane that would be asked whether the server is there.
-    fn asked(&self) -> Option<LaneId> {
-        let connection = self.slots.least_silent(self.now)?;
+    fn asked(&mut self) -> Option<LaneId> {
+        let (connection, work) = self.slots.least_silent(self.now);
+        self.perform(work);
+        let connection = connection?;
         self.slots.lanes.iter().find(|lane| lane.connection == connection).map(|lane| lane.id)
     }
 
@@ -772,6 +775,45 @@ fn the_least_silent_lane_is_asked_whether_the_server_is_there() {
 }
 
 #[test]
+fn a_reply_on_any_lane_tells_that_the_server_is_there() {
+    let mut world = World::open(narrow(3, 1));
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dialled();
+    world.pass(MILLI);
+    let then = world.now;
+    assert!(!world.slots.has_answered_since(then));
+    world.pass(MILLI);
+    world.give_back(0, None);
+    assert!(world.slots.has_answered_since(then) && !world.slots.has_answered_since(world.now));
+    let then = world.now;
+    world.pass(MILLI);
+    world.give_back(0, Some(ClosedReason::Disconnected));
+    assert!(!world.slots.has_answered_since(then), "that was no reply");
+}
+
+#[test]
+fn another_lane_is_opened_where_all_are_silent_and_one_at_a_time() {
+    let mut world = World::open(narrow(3, 1));
+    let first = world.checkout(Way::Ordinary).unwrap();
+    world.pass(SILENT - MILLI);
+    assert_eq!((world.asked(), world.dials.len()), (Some(first), 0), "any reply takes some time");
+    world.pass(MILLI);
+    assert_eq!((world.asked(), world.dials.len()), (Some(first), 1));
+    world.pass(SILENT);
+    assert_eq!((world.asked(), world.dials.len()), (Some(first), 1), "it is under way");
+    let second = world.dialled();
+    assert_eq!((world.asked(), world.dials.len()), (Some(second), 0), "it is not silent");
+    for _ in 0..2 {
+        world.checkout(Way::Ordinary);
+    }
+    world.dialled();
+    world.pass(SILENT);
+    world.asked();
+    assert_eq!(world.dials.len(), 0, "there are as many as may be");
+}
+
+#[test]
 fn of_lanes_without_work_the_one_that_answered_last_is_asked() {
     let mut world = World::open(narrow(3, 1));
     let first = world.slots.lanes[0].id;
@@ -1115,6 +1157,31 @@ fn a_kept_lane_that_is_lost_is_replaced() {
     assert_eq!(world.dials.len(), 1);
     world.dialled();
     assert!(world.waiters.is_empty());
+}
+
+/// Each 250 ms it was dialled with a wrong password, by every process that had guards.
+#[test]
+fn what_an_operator_has_to_mend_is_not_tried_for_the_kept_lane_nor_a_feed() {
+    let (mut world, _, kept) = keeping(narrow(4, 1));
+    world.breaks(kept);
+    world.sockets_close();
+    world.fails(0, FaultKind::Auth);
+    world.sockets_close();
+    for _ in 0..29 {
+        world.pass(Duration::from_secs(1));
+        world.tick();
+        assert_eq!((world.dials.len(), world.feed()), (0, false));
+    }
+    world.checkout(Way::Ordinary);
+    assert_eq!(world.dials.len(), 1, "a call that has no lane is let to try");
+    world.fails(0, FaultKind::Auth);
+    world.sockets_close();
+    assert!(world.waiters.is_empty(), "and is told");
+    world.pass(Duration::from_secs(30));
+    world.tick();
+    assert_eq!(world.dials.len(), 1, "the pause is over");
+    world.dialled();
+    assert_eq!(world.dials.len(), 1, "it was mended: there are two again");
 }
 
 #[test]

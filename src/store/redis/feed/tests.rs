@@ -36,7 +36,7 @@ async fn open(url: &str, tune: impl FnOnce(&mut PoolConfig)) -> RedisStore {
     let mut pool = PoolConfig::default();
     tune(&mut pool);
     let settings = Settings {
-        rules: Rules { place: Duration::from_secs(3), history: None },
+        rules: Rules { place: Duration::from_secs(3), history: None, tries_again: false },
         url,
         ca: None,
         prefix: "spool",
