@@ -6,7 +6,7 @@ use spool_lock::SnapshotEndpoint;
 
 pub(crate) const USAGE: &str = "\
 usage: demo per-request --redis IP:PORT [--seconds N]
-       demo pooled      --redis IP:PORT [--seconds N] [--snapshot unix:PATH]
+       demo pooled      --redis IP:PORT [--seconds N] [--snapshot unix:PATH] [--prometheus IP:PORT]
        demo saturated   --redis IP:PORT [--seconds N] --snapshot unix:PATH --prometheus IP:PORT
 
 scripts/demo starts what this needs.";
@@ -16,12 +16,13 @@ pub(crate) struct Arguments {
     pub(crate) redis: SocketAddr,
     pub(crate) seconds: Option<Duration>,
     pub(crate) snapshot: Option<SnapshotEndpoint>,
+    pub(crate) prometheus: Option<SocketAddr>,
 }
 
 pub(crate) enum Part {
     PerRequest,
     Pooled,
-    Saturated { prometheus: SocketAddr },
+    Saturated,
 }
 
 impl Arguments {
@@ -44,9 +45,11 @@ impl Arguments {
         let part = match part.as_str() {
             "per-request" => Part::PerRequest,
             "pooled" => Part::Pooled,
-            "saturated" => Part::Saturated { prometheus: prometheus.ok_or("--prometheus is missing")? },
+            "saturated" if prometheus.is_none() => return Err("--prometheus is missing".into()),
+            "saturated" => Part::Saturated,
             _ => return Err(format!("{part} is no part of the demo\n{USAGE}").into()),
         };
-        Ok(Some(Self { part, redis: redis.ok_or("--redis is missing")?, seconds, snapshot }))
+        let redis = redis.ok_or("--redis is missing")?;
+        Ok(Some(Self { part, redis, seconds, snapshot, prometheus }))
     }
 }

@@ -1,4 +1,4 @@
-//! What `scripts/demo` shows: 50 workers and 100 event streams on a Redis that accepts 25 clients.
+//! What `scripts/demo` shows: 50 workers and 100 event streams on a Redis that accepts 25 clients, dies and comes back.
 //!
 //! The script starts what each part needs, and ends it; a part can also be run alone:
 //!
@@ -10,10 +10,13 @@
 //!
 //! `per-request` opens a connection for each request, as before the incident. `pooled` lets the same workers share the pool
 //! of the crate, with 100 event streams beside them over one more connection, and fails when anything failed or the server turned
-//! anybody away. `saturated` makes a pool too small on purpose
-//! and succeeds when Prometheus fires `SpoolPoolUtilizationHigh`.
+//! anybody away; the server may be killed and started again meanwhile, as the script does: then it fails when anything was lost, or
+//! is not as it was before. `saturated` makes a pool too small on purpose and succeeds when Prometheus fires
+//! `SpoolPoolUtilizationHigh`.
 
 mod arguments;
+mod meter;
+mod outage;
 mod per_request;
 mod pooled;
 mod prometheus;
@@ -21,6 +24,7 @@ mod relay;
 mod server;
 mod streams;
 mod tally;
+mod total;
 mod worker;
 
 use std::{
@@ -35,7 +39,7 @@ use spool_lock::{Config, SpoolLocks};
 
 use crate::{
     arguments::{Arguments, Part},
-    pooled::{Alert, Run},
+    pooled::Run,
     server::Server,
 };
 
@@ -80,15 +84,16 @@ async fn run() -> Result<bool, Box<dyn Error>> {
         }
         Part::Pooled => {
             let locks = SpoolLocks::connect(config).await?;
-            Run { locks, alert: None, longest: arguments.seconds }.show(&mut server).await
+            let Arguments { prometheus, seconds: longest, .. } = arguments;
+            Run { locks, prometheus, awaited: None, longest }.show(&mut server).await
         }
-        Part::Saturated { prometheus } => {
+        Part::Saturated => {
             config.url = format!("redis://{}", relay::start(arguments.redis, SLOW).await?).parse()?;
             config.pool.depth = 1;
             let locks = SpoolLocks::connect(config).await?;
-            let alert = Some(Alert { prometheus, name: "SpoolPoolUtilizationHigh" });
+            let awaited = Some("SpoolPoolUtilizationHigh");
             let longest = Some(arguments.seconds.unwrap_or(PATIENCE));
-            Run { locks, alert, longest }.show(&mut server).await
+            Run { locks, prometheus: arguments.prometheus, awaited, longest }.show(&mut server).await
         }
     }
 }
@@ -103,4 +108,8 @@ fn say(line: impl Display) -> io::Result<()> {
 /// What stands behind an error: ours do not repeat their source.
 fn causes(error: &(dyn Error + 'static)) -> String {
     std::iter::successors(error.source(), |&cause| cause.source()).map(|cause| format!(": {cause}")).collect()
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
 }

@@ -12,7 +12,7 @@ use crate::{WORK, WORKERS, say, server::Server};
 
 /// Lets the workers take, extend and release without a pool until `length` has passed, and says how many requests failed.
 pub(crate) async fn show(server: &mut Server, length: Duration) -> Result<(), Box<dyn Error>> {
-    let before = server.clients().await?;
+    let before = server.look().await?;
     say(format_args!(
         "{WORKERS} workers, a connection per request, a server that accepts {} clients: {} s",
         before.max,
@@ -27,7 +27,7 @@ pub(crate) async fn show(server: &mut Server, length: Duration) -> Result<(), Bo
         failed += done.0;
         attempts += done.1;
     }
-    let rejected = server.clients().await?.rejected - before.rejected;
+    let rejected = server.look().await?.rejected - before.rejected;
     say(format_args!(
         "connection per request: {failed} of {attempts} attempts failed, server rejected {rejected}"
     ))?;

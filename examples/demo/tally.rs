@@ -18,7 +18,17 @@ pub(crate) struct Deeds {
     pub(crate) pairs: u64,
     /// A spool that somebody else had. An answer, not an error.
     pub(crate) contended: u64,
+    /// An acquire that was refused at once: the server is known to be away.
+    pub(crate) refused: u64,
+    /// A call that the server was asked, or was to be asked, and did not answer.
+    pub(crate) unanswered: u64,
+    /// A lease that had no answer when it was to be given back, and was found again as it was.
+    pub(crate) stood: u64,
+    /// A lease that ended while its worker had it.
+    pub(crate) lost: u64,
+    /// Anything else that is no answer.
     pub(crate) errors: u64,
+    /// The last of those without an answer and of the errors.
     pub(crate) last_error: Option<String>,
     /// How long each call took.
     calls: Vec<Duration>,
@@ -31,6 +41,26 @@ impl Tally {
 
     pub(crate) fn contended(&self) {
         self.add(|deeds| deeds.contended += 1);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.add(|deeds| deeds.refused += 1);
+    }
+
+    pub(crate) fn unanswered(&self, error: &(dyn std::error::Error + 'static)) {
+        let text = format!("{error}{}", causes(error));
+        self.add(|deeds| {
+            deeds.unanswered += 1;
+            deeds.last_error = Some(text);
+        });
+    }
+
+    pub(crate) fn stood(&self) {
+        self.add(|deeds| deeds.stood += 1);
+    }
+
+    pub(crate) fn lost(&self) {
+        self.add(|deeds| deeds.lost += 1);
     }
 
     pub(crate) fn call(&self, took: Duration) {
@@ -63,5 +93,9 @@ impl Deeds {
         self.calls.sort_unstable();
         let index = (self.calls.len() * 19).div_ceil(20).saturating_sub(1);
         self.calls.get(index).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn longest(&self) -> Duration {
+        self.calls.iter().copied().max().unwrap_or_default()
     }
 }
