@@ -1,6 +1,6 @@
 //! What a circuit promises, so that its engine can be exchanged: what is known to go wrong in others goes right here.
 //!
-//! The first ten are the facts about the engine on which the gate around it rests; then what is done by hand, and numbers.
+//! The first ten are the facts about the engine on which the rules around it rest; then what is done by hand, and numbers.
 
 use std::{
     fmt,
@@ -129,7 +129,7 @@ fn there_is_never_a_second_probe() {
                     match round % 3 {
                         0 => probe.fault(),
                         1 => probe.neutral(),
-                        _ => probe.trip(Duration::ZERO),
+                        _ => probe.open_for(Duration::ZERO),
                     }
                 }
             });
@@ -143,7 +143,7 @@ fn there_is_never_a_second_probe() {
 // 2
 
 #[tokio::test(start_paused = true)]
-async fn a_late_success_from_before_the_trip_changes_nothing() {
+async fn a_late_success_from_before_it_opened_changes_nothing() {
     let circuit = circuit();
     let [early, during_open, during_half_open] = [(); 3].map(|()| circuit.permit().unwrap());
     fail(&circuit);
@@ -168,14 +168,14 @@ async fn a_late_success_from_before_the_trip_changes_nothing() {
 async fn a_late_fault_of_an_older_time_changes_nothing() {
     let circuit = circuit();
     let late = [(); 9].map(|()| circuit.permit().unwrap());
-    let tripping = circuit.permit().unwrap();
+    let opening = circuit.permit().unwrap();
     fail(&circuit);
     advance(BASE).await;
     let probe = circuit.permit().unwrap();
     probe.success();
     late.into_iter().for_each(|permit| permit.fault());
     assert_eq!(circuit.state(), Closed);
-    tripping.trip(CAP);
+    opening.open_for(CAP);
     assert_eq!(circuit.state(), Closed);
 }
 
@@ -377,7 +377,7 @@ fn a_watcher_may_use_the_circuit_while_it_is_told() {
         let mut watch = circuit.watch();
         let mut changed = std::pin::pin!(watch.changed());
         assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        circuit.permit().unwrap().trip(CAP);
+        circuit.permit().unwrap().open_for(CAP);
         sender.send((circuit.state(), circuit.watch().state())).unwrap();
     });
     assert_eq!(done.recv_timeout(PATIENCE), Ok((Closed, Closed)));
@@ -496,7 +496,7 @@ async fn its_clock_is_that_of_tokio() {
     advance(BASE - MOMENT).await;
     assert_eq!(refused(&circuit), MOMENT);
     advance(MOMENT).await;
-    circuit.permit().unwrap().trip(365 * 24 * 3600 * Duration::from_secs(1));
+    circuit.permit().unwrap().open_for(365 * 24 * 3600 * Duration::from_secs(1));
     advance(364 * 24 * 3600 * Duration::from_secs(1)).await;
     assert_eq!(refused(&circuit), 24 * 3600 * Duration::from_secs(1));
     assert!(began.elapsed().unwrap() < PATIENCE, "a year has passed in no time");
@@ -560,13 +560,13 @@ async fn forced_closed_admits_whatever_is_reported() {
     assert_eq!((circuit.state(), circuit.is_forced()), (Closed, true));
     for _ in 0..10 {
         circuit.permit().unwrap().fault();
-        circuit.permit().unwrap().trip(CAP);
+        circuit.permit().unwrap().open_for(CAP);
     }
     let [begun_when_forced, another] = [(); 2].map(|()| circuit.permit().unwrap());
     assert_eq!((circuit.state(), circuit.is_forced()), (Closed, true));
     circuit.reset();
     assert!(!circuit.is_forced());
-    begun_when_forced.trip(CAP);
+    begun_when_forced.open_for(CAP);
     another.fault();
     circuit.permit().unwrap().fault();
     circuit.permit().unwrap().fault();
@@ -614,15 +614,15 @@ async fn a_reset_forgets_the_run_and_the_growth() {
 // Trips
 
 #[tokio::test(start_paused = true)]
-async fn a_trip_opens_at_once_for_exactly_so_long_and_again() {
+async fn a_probe_that_says_so_opens_at_once_for_exactly_so_long_and_again() {
     let circuit = circuit();
-    circuit.permit().unwrap().trip(CAP);
+    circuit.permit().unwrap().open_for(CAP);
     for _ in 0..3 {
         assert_eq!((circuit.state(), refused(&circuit)), (Open, CAP));
         advance(CAP - MOMENT).await;
         assert_eq!(refused(&circuit), MOMENT);
         advance(MOMENT).await;
-        circuit.permit().unwrap().trip(CAP);
+        circuit.permit().unwrap().open_for(CAP);
     }
     advance(CAP).await;
     circuit.permit().unwrap().fault();
@@ -637,7 +637,7 @@ async fn no_duration_is_too_long() {
     let mut config = config();
     config.open = Schedule::new(Duration::MAX, Duration::MAX);
     let circuit = Circuit::new("ledger", config);
-    circuit.permit().unwrap().trip(Duration::MAX);
+    circuit.permit().unwrap().open_for(Duration::MAX);
     let year = 365 * 24 * 3600 * Duration::from_secs(1);
     assert_eq!(refused(&circuit), year);
     circuit.force_open();

@@ -1,8 +1,8 @@
 //! [`Engine`]: the run of faults and the three states, by `failsafe`.
 //!
 //! The only file that names that crate. Its own intervals are whole seconds of the std clock, so it is told that an interval is
-//! zero, and the [`Gate`](super::gate::Gate) keeps the time; who may pass in which state is the gate's affair too. All calls come
-//! from under the gate's lock: what the engine reports therefore comes in order.
+//! zero, and the [`Rules`](super::rules::Rules) keep the time; who may pass in which state is their affair too. All calls come
+//! from under their lock: what the engine reports therefore comes in order.
 
 use std::{
     hint,

@@ -9,7 +9,7 @@
 //!
 //! # Why not `failsafe` alone
 //! It is the engine ([`engine`]), and has neither permits nor generations: half open it lets everybody through, any success closes
-//! it, and its intervals are whole seconds of a clock that tests cannot pause. [`gate`] adds these, purely; here are the clock, the
+//! it, and its intervals are whole seconds of a clock that tests cannot pause. [`rules`] adds these, purely; here are the clock, the
 //! lock, and what is told to others.
 //!
 //! # How a call passes
@@ -19,9 +19,9 @@
 
 mod config;
 mod engine;
-mod gate;
 mod glance;
 mod permit;
+mod rules;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -48,8 +48,8 @@ pub use self::{
     watch::CircuitWatch,
 };
 use self::{
-    gate::{Gate, Outcome, Role},
     glance::Glance,
+    rules::{Outcome, Role, Rules},
     tally::Tally,
 };
 use crate::{
@@ -114,18 +114,18 @@ pub struct Circuit {
 }
 
 struct Inside {
-    gate: Gate,
+    rules: Rules,
     tally: Tally,
 }
 
 impl Circuit {
     /// A closed circuit. The name stands in its events.
     pub fn new(name: impl Into<Cow<'static, str>>, config: CircuitConfig) -> Self {
-        let gate = Gate::new(config);
+        let rules = Rules::new(config);
         Self {
             name: name.into(),
-            glance: AtomicU64::new(gate.glance().to_bits()),
-            inside: Mutex::new(Inside { gate, tally: Tally::default() }),
+            glance: AtomicU64::new(rules.glance().to_bits()),
+            inside: Mutex::new(Inside { rules, tally: Tally::default() }),
             rejected: Counter::default(),
             watchers: Sender::new(CircuitState::Closed),
         }
@@ -142,20 +142,20 @@ impl Circuit {
     /// # Errors
     /// [`Rejected`] — the circuit is open, or half open: do not call, and ask again after `retry_after`.
     pub fn permit(&self) -> Result<Permit<'_>, Rejected> {
-        self.admit(|gate, now| match gate.probe(now) {
+        self.admit(|rules, now| match rules.probe(now) {
             Some(epoch) => Ok((Role::Prober, epoch)),
-            None => gate.admit(now).map(|epoch| (Role::Caller, epoch)),
+            None => rules.admit(now).map(|epoch| (Role::Caller, epoch)),
         })
     }
 
     /// Lets a call through a closed circuit, and never as the probe: for whoever probes in the background.
     pub(crate) fn permit_closed(&self) -> Result<Permit<'_>, Rejected> {
-        self.admit(|gate, now| gate.admit(now).map(|epoch| (Role::Caller, epoch)))
+        self.admit(|rules, now| rules.admit(now).map(|epoch| (Role::Caller, epoch)))
     }
 
     /// The probe, if it is due and none is under way.
     pub(crate) fn probe(&self) -> Option<Permit<'_>> {
-        self.change(Gate::probe).map(|epoch| Permit::new(self, Role::Prober, epoch))
+        self.change(Rules::probe).map(|epoch| Permit::new(self, Role::Prober, epoch))
     }
 
     /// Lets a call through whatever the state. While the circuit is closed it is like any other; otherwise its fault changes nothing,
@@ -166,7 +166,7 @@ impl Circuit {
 
     /// When the next probe is due: while the circuit is open, unless it is forced.
     pub(crate) fn probe_at(&self) -> Option<Instant> {
-        self.lock().gate.probe_at()
+        self.lock().rules.probe_at()
     }
 
     /// How it stands: [`HalfOpen`](CircuitState::HalfOpen) while a probe is under way. An open circuit stays open after its interval,
@@ -182,25 +182,25 @@ impl Circuit {
 
     /// When it is worth asking again, as a [`Rejected`] would say it; zero while it is closed.
     pub fn retry_after(&self) -> Duration {
-        self.lock().gate.retry_after(Instant::now())
+        self.lock().rules.retry_after(Instant::now())
     }
 
     /// Opens it by hand: every call is refused, nothing is probed, and what calls under way report is ignored, until it is
     /// [`reset`](Self::reset) or [forced closed](Self::force_closed).
     pub fn force_open(&self) {
-        self.change(|gate, _| gate.force(CircuitState::Open));
+        self.change(|rules, _| rules.force(CircuitState::Open));
     }
 
     /// Closes it by hand: every call passes and what it reports is ignored, until it is [`reset`](Self::reset) or
     /// [forced open](Self::force_open).
     pub fn force_closed(&self) {
-        self.change(|gate, _| gate.force(CircuitState::Closed));
+        self.change(|rules, _| rules.force(CircuitState::Closed));
     }
 
     /// Closes it and lets it do its work: not forced, no run of faults, the interval back at its first. What calls under way report is
     /// ignored. The [numbers](Self::stats) stay.
     pub fn reset(&self) {
-        self.change(|gate, _| gate.reset());
+        self.change(|rules, _| rules.reset());
     }
 
     /// Hears how it stands from now on.
@@ -210,13 +210,13 @@ impl Circuit {
 
     /// What it has been through, since it was made.
     pub fn stats(&self) -> CircuitStats {
-        let Inside { gate, tally } = &*self.lock();
-        tally.read(gate.glance(), self.rejected.get(), Instant::now())
+        let Inside { rules, tally } = &*self.lock();
+        tally.read(rules.glance(), self.rejected.get(), Instant::now())
     }
 
     fn admit(
         &self,
-        ask: impl FnOnce(&mut Gate, Instant) -> Result<(Role, u64), Rejected>,
+        ask: impl FnOnce(&mut Rules, Instant) -> Result<(Role, u64), Rejected>,
     ) -> Result<Permit<'_>, Rejected> {
         let glance = self.glance();
         if glance.state == CircuitState::Closed {
@@ -236,27 +236,27 @@ impl Circuit {
         if outcome == Outcome::Success && self.glance().is_calm {
             return;
         }
-        self.change(|gate, now| gate.settle(role, epoch, outcome, now));
+        self.change(|rules, now| rules.settle(role, epoch, outcome, now));
     }
 
     fn glance(&self) -> Glance {
         Glance::from_bits(self.glance.load(Acquire))
     }
 
-    /// Does something at the gate, and tells of what it changed.
-    fn change<T>(&self, act: impl FnOnce(&mut Gate, Instant) -> T) -> T {
+    /// Does something by the rules, and tells of what it changed.
+    fn change<T>(&self, act: impl FnOnce(&mut Rules, Instant) -> T) -> T {
         let mut inside = self.lock();
-        let Inside { gate, tally } = &mut *inside;
+        let Inside { rules, tally } = &mut *inside;
         // Read while nobody else can change anything: a task that was stopped before it would bring back what is over.
         let now = Instant::now();
-        let before = gate.glance();
-        let answer = act(gate, now);
-        let after = gate.glance();
+        let before = rules.glance();
+        let answer = act(rules, now);
+        let after = rules.glance();
         self.glance.store(after.to_bits(), Release);
         if before.state != after.state {
             tally.changed(after.state, now, SystemTime::now());
         }
-        let retry_after = gate.retry_after(now);
+        let retry_after = rules.retry_after(now);
         drop(inside);
         if (before.state, before.is_forced) != (after.state, after.is_forced) {
             self.tell(before, after, retry_after);

@@ -4,7 +4,7 @@ use std::{fmt, mem, time::Duration};
 
 use super::{
     Circuit,
-    gate::{Outcome, Role},
+    rules::{Outcome, Role},
 };
 
 /// The right to one call through a [`Circuit`]. Whoever makes the call says how it went.
@@ -39,10 +39,10 @@ impl<'a> Permit<'a> {
         drop(self);
     }
 
-    /// No repetition will mend this, such as a wrong password: opens the circuit at once, for exactly `open_for`, a year at most, and
+    /// No repetition will mend this, such as a wrong password: opens the circuit at once, for exactly `interval`, a year at most, and
     /// again for as long as the probe says. The intervals of the configuration do not grow by it.
-    pub fn trip(self, open_for: Duration) {
-        self.settle(Outcome::Trip(open_for));
+    pub fn open_for(self, interval: Duration) {
+        self.settle(Outcome::OpenFor(interval));
     }
 
     fn settle(self, outcome: Outcome) {

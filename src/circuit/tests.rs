@@ -73,7 +73,7 @@ async fn a_witness_of_a_closed_circuit_is_like_any_call() {
     circuit.witness().fault();
     assert_eq!(circuit.state(), Open);
     let circuit = self::circuit();
-    circuit.witness().trip(BASE);
+    circuit.witness().open_for(BASE);
     assert_eq!((circuit.state(), circuit.retry_after()), (Open, BASE));
 }
 
@@ -105,7 +105,7 @@ async fn a_witness_that_began_after_the_opening_closes() {
 async fn a_witness_that_began_before_the_opening_changes_nothing() {
     let circuit = circuit();
     let [early, earlier] = [(); 2].map(|()| circuit.witness());
-    circuit.permit().unwrap().trip(BASE);
+    circuit.permit().unwrap().open_for(BASE);
     early.success();
     assert_eq!(circuit.state(), Open);
     let before_the_second = circuit.witness();
@@ -124,7 +124,7 @@ async fn a_witness_that_began_before_the_opening_changes_nothing() {
 async fn a_fault_of_a_witness_changes_nothing_but_a_closed_circuit() {
     let circuit = open();
     circuit.witness().fault();
-    circuit.witness().trip(8 * BASE);
+    circuit.witness().open_for(8 * BASE);
     circuit.witness().neutral();
     assert_eq!((circuit.state(), circuit.retry_after()), (Open, BASE));
     let late = [(); 3].map(|()| circuit.witness());

@@ -46,7 +46,7 @@ impl Probe<'_> {
             Blame::Setup => !denies_everything(fault),
         };
         let settle = |permit: Permit<'_>| {
-            if blame == Blame::Setup { permit.trip(SETUP_PAUSE) } else { permit.fault() }
+            if blame == Blame::Setup { permit.open_for(SETUP_PAUSE) } else { permit.fault() }
         };
         if is_of_writes {
             if blame != Blame::Nobody {

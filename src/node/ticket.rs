@@ -50,11 +50,11 @@ impl Ticket<'_> {
             (Blame::Setup, writes) => match (denies_everything(fault), writes) {
                 (true, _) => {
                     node.remember(Which::Link, fault, None);
-                    link.trip(SETUP_PAUSE);
+                    link.open_for(SETUP_PAUSE);
                 }
                 (false, Some(writes)) => {
                     node.remember(Which::Writes, fault, None);
-                    writes.trip(SETUP_PAUSE);
+                    writes.open_for(SETUP_PAUSE);
                 }
                 // What one kind of read may not do is its own affair.
                 (false, None) => {}

@@ -1,4 +1,4 @@
-//! [`Gate`]: who passes, and what follows from how it went. Pure: outcome and `now` in, decision out.
+//! [`Rules`]: who passes, and what follows from how it went. Pure: outcome and `now` in, decision out.
 //!
 //! Each change of the state begins a new epoch, and a permit is of the epoch in which it was given. What it reports later counts
 //! only while that lasts: a success from before the circuit opened says nothing about now.
@@ -32,11 +32,11 @@ pub(super) enum Outcome {
     /// It says nothing of the other side.
     Neutral,
     /// A fault that no repetition will mend: open at once, for so long.
-    Trip(Duration),
+    OpenFor(Duration),
 }
 
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct Rules {
     config: CircuitConfig,
     engine: Engine,
     /// The intervals since it was last closed.
@@ -49,7 +49,7 @@ pub(super) struct Gate {
     forced: Option<CircuitState>,
 }
 
-impl Gate {
+impl Rules {
     pub(super) fn new(config: CircuitConfig) -> Self {
         let (engine, intervals) = (Engine::new(config.faults), config.open.delays());
         Self { config, engine, intervals, epoch: 0, opened: 0, due: None, forced: None }
@@ -115,7 +115,7 @@ impl Gate {
                     self.stay_open(interval, now);
                 }
             }
-            Outcome::Trip(interval) => {
+            Outcome::OpenFor(interval) => {
                 self.engine.open();
                 self.stay_open(interval, now);
             }
