@@ -255,6 +255,22 @@ mod tests {
         assert!(is_free(&inner, &ask).await, "granted once more by a call that came late");
     }
 
+    /// Of an acquire that was answered by its second try: the first may come late.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_call_was_answered_stays_and_what_an_earlier_try_is_granted_does_not() {
+        let (inner, ask) = (process().await, ask());
+        grant(&inner, &ask).await;
+        let lease = attempt::find(&inner, &ask).await.unwrap().expect("it was granted");
+        let until = Instant::now() + 8 * SECOND;
+        inner.abandon(Abandoned::Unknown { ask: ask.clone(), answered: Some(lease.fence), until });
+        sleep(3 * SECOND).await;
+        assert!(!is_free(&inner, &ask).await, "its caller has it");
+        assert_eq!(attempt::sweep(&inner, &lease, RequestId::random()).await.unwrap(), Swept::Released);
+        grant(&inner, &ask).await;
+        sleep(8 * SECOND).await;
+        assert!(is_free(&inner, &ask).await, "nobody knows of that one");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn there_are_not_more_than_can_be_seen_to() {
         let inner = process().await;

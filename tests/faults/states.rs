@@ -159,18 +159,17 @@ async fn a_server_that_is_paused_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_are_paused_are_an_outage_although_pings_are_answered() {
     let server = RedisServer::start();
-    let locks = connect(&server.url(), |config| config.deadline = SECOND).await;
-    // The lane that is kept for it would answer pings all the time.
+    // Between two timeouts there is time for pings.
+    let locks = connect(&server.url(), |config| config.deadline = 4 * SECOND).await;
+    // The lane that is kept for it would answer them all the time.
     let guard = locks.guard(&tag(1), &worker()).await.unwrap();
     let callers = Callers::of(&locks, &["timeout", "connect", "late", "checkout_timeout"]);
     let began = Instant::now();
-    server.cmd(&["CLIENT", "PAUSE", "6000", "WRITE"]);
-    eventually(4 * SECOND, async || locks.mode() == Mode::Unreachable).await;
-    let opened_after = began.elapsed();
+    server.cmd(&["CLIENT", "PAUSE", "12000", "WRITE"]);
+    eventually(10 * SECOND, async || locks.mode() == Mode::Unreachable).await;
     assert!(server.try_query::<String>(&["PING"]).is_ok());
-    sleep((6 * SECOND).saturating_sub(began.elapsed())).await;
-    eventually(10 * SECOND, async || locks.mode() == Mode::Normal).await;
-    assert!(opened_after < 4 * SECOND, "{opened_after:?}");
+    sleep((12 * SECOND).saturating_sub(began.elapsed())).await;
+    eventually(20 * SECOND, async || locks.mode() == Mode::Normal).await;
     guard.release().await.expect("its renewals were not missed for long");
     callers.leave().await;
 }
