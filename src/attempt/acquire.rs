@@ -35,10 +35,6 @@ pub(crate) async fn acquire(
             .check(&ask.tag, &ask.holder, now)
             .inspect_err(|limited| inner.meter.limited(limited.by))?;
     }
-    // Also where others wait: they had come before.
-    inner.node.admit(Purpose::Acquire, now).map(drop).inspect_err(|refused| {
-        inner.meter.finished(Operation::Acquire, Duration::ZERO, Some(refused.kind()));
-    })?;
     let until = now + wait.min(LONGEST_WAIT);
     let lines = &inner.lines;
     // Whoever waits comes first: to look would be to come before them. But nobody waits for a lease of his own.
@@ -57,6 +53,11 @@ pub(crate) async fn acquire(
             Err(AcquireError::Saturated) if Instant::now() < until => {}
             answer => return answer,
         }
+    } else {
+        // They had come before.
+        inner.node.admit(Purpose::Acquire, now).map(drop).inspect_err(|refused| {
+            inner.meter.finished(Operation::Acquire, Duration::ZERO, Some(refused.kind()));
+        })?;
     }
     wait_in_line(inner, Arc::new(ask), is_named, sight, until, deadline).await
 }

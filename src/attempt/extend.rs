@@ -9,7 +9,7 @@ use crate::{
     held::Held,
     inner::Inner,
     meter::Operation,
-    store::{Extended, NotYours, Store as _, Whose},
+    store::{Extended, NotYours, Store as _, Whose, pool::SHORTEST_VERDICT},
 };
 
 /// Asks to prolong a lease.
@@ -39,9 +39,6 @@ pub(crate) async fn extend(
     }
 }
 
-/// No try is cut shorter than this, that there be time for another.
-const SHORTEST_HALF: Duration = Duration::from_millis(250);
-
 /// Asks once to prolong a guard's lease, and tells the guard. A fault changes nothing, but for one: what stands at the key is not
 /// a lock any more.
 pub(crate) async fn renew(
@@ -52,7 +49,7 @@ pub(crate) async fn renew(
 ) -> Result<(), Fault> {
     let Lease { tag, holder, .. } = held.lease();
     // The keeper is who tries again, so the half that is left for that is not wanted; a short time is not halved.
-    let is_halved = inner.node.retry.attempts > 1 && patience >= SHORTEST_HALF;
+    let is_halved = inner.node.retry.attempts > 1 && patience >= SHORTEST_VERDICT;
     let patience = if is_halved { 2 * patience } else { patience };
     let mut call = Call::start(inner, Operation::Extend, Some(patience));
     let (asked, deadline) = (call.started, call.deadline);

@@ -1,5 +1,6 @@
 //! Many waiters and little room: for connections, and in the line.
 
+use futures_util::FutureExt as _;
 use spool_lock::{AcquireError, Tag};
 use tokio::{
     task::JoinSet,
@@ -104,4 +105,30 @@ async fn a_waiter_beyond_the_bound_is_refused_at_once() {
     let again = holder.locks.acquire(&holder.tag, &Worker::new(&locks, TAG, 4).holder).wait(millis(10)).await;
     assert!(matches!(again, Err(AcquireError::Contended { .. })), "{again:?}");
     holder.give_back(lease).await.expect("it is held");
+}
+
+/// In its first poll, as where nobody waits; those who came before wait on, and are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_to_a_line_while_redis_is_not_asked_is_refused_at_once() {
+    let server = RedisServer::start();
+    let locks = connect(&server.url(), |_| {}).await;
+    let (mut holder, mut waiter) = (Worker::new(&locks, TAG, 0), Worker::new(&locks, TAG, 1));
+    let lease = holder.take().await.expect("it is free");
+    let waits = tokio::spawn(async move {
+        let lease = waiter.take().await?;
+        waiter.give_back(lease).await
+    });
+    eventually(SOON, async || locks.stats().locks.waiters == 1).await;
+
+    locks.link_circuit().force_open();
+    let (tag, late) = (Tag::new(TAG).expect("a tag"), Worker::new(&locks, TAG, 2));
+    let counted = || locks.stats().locks.operations["acquire"].failures_total["circuit_open"];
+    let before = counted();
+    let refused = locks.acquire(&tag, &late.holder).wait(SOON).into_future().now_or_never();
+    assert!(matches!(refused, Some(Err(AcquireError::Unavailable { .. }))), "{refused:?}");
+    assert!(counted() > before, "it is counted as an acquire that failed");
+    locks.link_circuit().reset();
+
+    holder.give_back(lease).await.expect("it is held");
+    timeout(SOON, waits).await.expect("it is served").expect("no panic").expect("it is granted");
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{ClosedReason, FaultKind, store::classify};
 
 /// A call that is cut short below this says nothing about the lane it was on, nor about the server.
-pub(super) const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
+pub(crate) const SHORTEST_VERDICT: Duration = Duration::from_millis(250);
 
 /// When an attempt that is made now ends: after `min(response_timeout, max(250 ms, rest / 2))`, where `rest` is what is left until
 /// the deadline, and at the deadline at the latest. So half of the time is left for another try, unless the halves were too

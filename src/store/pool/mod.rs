@@ -39,9 +39,9 @@ use redis::{Cmd, RedisResult, Value, aio::AsyncPushSender};
 use tokio::{sync::Notify, time::Instant};
 
 pub use self::config::PoolConfig;
-pub(crate) use self::{dial::Dialler, slots::Way, tap::Tap};
+pub(crate) use self::{dial::Dialler, flight::SHORTEST_VERDICT, slots::Way, tap::Tap};
 use self::{
-    flight::{Cable, Permit, SHORTEST_VERDICT, Watch, attempt_ends, is_cut_short},
+    flight::{Cable, Permit, Watch, attempt_ends, is_cut_short},
     meter::PoolMeter,
     slots::{Checkout, Dial, HASTE, LaneId, Pace, Slots, Tenant, WaiterId, Work},
 };
