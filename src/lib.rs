@@ -10,6 +10,7 @@ mod claim;
 #[cfg(any(feature = "backoff", feature = "prometheus"))]
 pub mod compat;
 mod config;
+mod deferred;
 mod dependency;
 mod endpoint;
 mod error;
@@ -62,6 +63,9 @@ pub use builder::{Acquire, AcquireAll, AcquireGuard, Connect, Extend, Release};
 pub use circuit::{Circuit, CircuitConfig, CircuitWatch, Permit, Rejected};
 pub use claim::Claim;
 pub use config::{Config, GuardConfig, HistoryConfig, LimitsConfig, StoreUrl, WaitConfig};
+pub use deferred::{Deferred, DeferredCall, DeferredLog, DeferredLogAnswer, InvalidDeferred, Settlement};
+#[cfg(unix)]
+pub use deferred::{FileDeferredLog, Fsync};
 pub use endpoint::SnapshotEndpoint;
 pub use error::{
     AcquireAllError, AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError,

@@ -9,9 +9,9 @@ use std::{
 /// The floors, from the ground up; design notes stand in `docs/architecture.md`.
 const FLOORS: &[&[&str]] = &[
     &[
-        "agenda", "buckets", "claim", "endpoint", "error", "event", "fallback", "fault", "fence", "grant",
-        "health", "held", "history", "holder", "lease", "lost", "mode", "rate", "schedule", "stats", "sync",
-        "tag", "text", "time", "token", "ttl",
+        "agenda", "buckets", "claim", "deferred", "endpoint", "error", "event", "fallback", "fault", "fence",
+        "grant", "health", "held", "history", "holder", "lease", "lost", "mode", "rate", "schedule", "stats",
+        "sync", "tag", "text", "time", "token", "ttl",
     ],
     &["circuit", "limits", "meter", "node", "retry"],
     &["store"],

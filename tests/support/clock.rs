@@ -27,7 +27,7 @@ impl ClockShim {
     /// When there is no C compiler `cc`, or it fails: the text says what to do.
     pub fn build() -> Result<Self, String> {
         static OBJECT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let object = OBJECT.get_or_init(compile).as_ref().map_err(String::clone)?;
+        let object = OBJECT.get_or_init(|| compile("clock_shim")).as_ref().map_err(String::clone)?;
         let file =
             NamedTempFile::with_prefix("clock-").map_err(|error| format!("no file for it: {error}"))?;
         let shim = Self { object, file };
@@ -65,20 +65,24 @@ fn write_at_start(file: &File, bytes: &[u8]) {
     file.write_all_at(bytes, 0).expect("our own file can be written");
 }
 
-fn compile() -> Result<PathBuf, String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock_shim.c");
+/// Compiles a shared object for `LD_PRELOAD` from `tests/support/NAME.c`.
+///
+/// # Errors
+/// When there is no C compiler `cc`, or it fails: the text says what to do.
+pub fn compile(name: &str) -> Result<PathBuf, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name).with_extension("c");
     // Below the target directory, so `cargo clean` removes it.
     let target =
         option_env!("CARGO_TARGET_TMPDIR").ok_or("cargo names the folder to integration tests alone")?;
-    let object = Path::new(target).join("clock_shim.so");
+    let object = Path::new(target).join(name).with_extension("so");
     let unfinished = object.with_extension(std::process::id().to_string());
     let output = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-o"])
         .args([&unfinished, &source])
         .output()
-        .map_err(|error| format!("the clock shim needs a C compiler, `cc`: {error}"))?;
+        .map_err(|error| format!("{name} needs a C compiler, `cc`: {error}"))?;
     if !output.status.success() {
-        return Err(format!("cc failed on clock_shim.c:\n{}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("cc failed on {name}.c:\n{}", String::from_utf8_lossy(&output.stderr)));
     }
     // Test binaries that run side by side compile the same thing; a rename never shows half of it.
     std::fs::rename(&unfinished, &object).map_err(|error| format!("{}: {error}", object.display()))?;

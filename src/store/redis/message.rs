@@ -4,8 +4,8 @@
 //! in ms, and `|fence|since ms|kind|holder id|holder name|note`. The letters are `t` taken, `e` extended, `r` released and `f`
 //! forced; the last is followed by `|by|why`.
 
-use super::wire::{digits, read_occupant, server_time, unescape};
-use crate::{Event, Tag, time::from_unix_millis};
+use super::wire::{digits, read_occupant, server_time};
+use crate::{Event, Tag, text::unescape, time::from_unix_millis};
 
 /// The events of a message, in their order. A record that is not understood is left out: a later version may say more.
 pub(super) fn read_message(tag: &Tag, message: &[u8]) -> Vec<Event> {

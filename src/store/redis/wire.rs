@@ -1,14 +1,17 @@
 //! How tags and leases are written in Redis, and read back.
 
 use std::{
-    borrow::Cow,
     io::Write as _,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 
-use crate::{Fence, Holder, Lease, LeaseKind, Occupant, Tag, Token, time::from_unix_millis};
+use crate::{
+    Fence, Holder, Lease, LeaseKind, Occupant, Tag, Token,
+    text::{Escaped, unescape},
+    time::from_unix_millis,
+};
 
 /// `PREFIX:{TAG}:PART`. The braces make one hash slot of all keys of a tag; `%`, `{` and `}` in the tag are escaped, so that
 /// no tag can look like another tag's key, nor end the hash tag early.
@@ -123,30 +126,8 @@ const FIELD: &[u8] = b"%|";
 /// What is escaped in an operator's words, which nobody has checked for a line's end.
 const REASON: &[u8] = b"%|\n\r";
 
-/// Writes `text` with each of the ASCII characters `special` as `%` and two hexadecimal digits.
-fn escape(out: &mut impl std::io::Write, text: &str, special: &[u8]) -> std::io::Result<()> {
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| special.contains(byte)) {
-        out.write_all(&rest[..at])?;
-        write!(out, "%{:02X}", rest[at])?;
-        rest = &rest[at + 1..];
-    }
-    out.write_all(rest)
-}
-
-/// Reads back what [`escape`] wrote; `None` where it did not write it.
-pub(super) fn unescape(text: &str) -> Option<Cow<'_, str>> {
-    let Some(first) = text.find('%') else { return Some(Cow::Borrowed(text)) };
-    let mut plain = text[..first].to_owned();
-    let mut rest = &text[first..];
-    while let Some(at) = rest.find('%') {
-        let code = rest.get(at + 1..at + 3)?;
-        plain.push_str(&rest[..at]);
-        plain.push(u8::from_str_radix(code, 16).ok().filter(u8::is_ascii)?.into());
-        rest = &rest[at + 3..];
-    }
-    plain.push_str(rest);
-    Some(Cow::Owned(plain))
+fn escape(out: &mut impl std::io::Write, text: &str, special: &'static [u8]) -> std::io::Result<()> {
+    write!(out, "{}", Escaped { text, special })
 }
 
 fn letter(kind: LeaseKind) -> &'static str {
