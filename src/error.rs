@@ -47,6 +47,15 @@ pub enum AcquireError {
         /// When this limit lets one more pass, unless another call comes first.
         retry_after: Duration,
     },
+    /// Redis was restarted, knows nothing of this tag, and the [grace](crate::Config::restart_grace) of the config is not over: who
+    /// had this lock may have to put it back first. Nothing was granted. Try again after `retry_after`; with a wait that is done.
+    #[error(
+        "redis was restarted, and who had this lock may not have it back yet; try again after {retry_after:?}"
+    )]
+    Warming {
+        /// When to try again; the grace at most.
+        retry_after: Duration,
+    },
     /// The note is too long or has a control character.
     #[error(transparent)]
     InvalidNote(#[from] InvalidText),

@@ -75,6 +75,8 @@ async fn look(inner: &Inner, ask: &Ask, before: Option<Before<ForLock>>) -> Sett
             let (sight, again) = inner.sight(occupant, expires_in);
             Settled::Waits { sight, again }
         }
+        // At the poll at the latest, as always: what is put back meanwhile may be released again.
+        Ok(Queued::Warming { rest }) => Settled::NotYet { again: rest.min(inner.config.wait.poll) },
         Err(fault) if may_recover(fault.kind()) => ambiguous(inner),
         Err(fault) => refused(inner, fault.into()),
     }

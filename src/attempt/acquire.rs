@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Call, patience};
 use crate::{
@@ -41,13 +41,15 @@ pub(crate) async fn acquire(
     let mut sight = lines.sight(&ask.tag);
     let is_own = is_named || sight.as_ref().is_some_and(|sight| sight.is_of(&ask));
     if wait.is_zero() || is_own || !lines.is_open(&ask.tag) {
-        match ask_once(inner, &ask, is_named, deadline).await {
+        let mut answer = ask_once(inner, &ask, is_named, deadline).await;
+        if matches!(answer, Err(AcquireError::Warming { .. })) {
+            // In a box: whoever is granted it at once need not have room for it.
+            answer = Box::pin(ask_when_warm(inner, &mut ask, is_named, answer, until, deadline)).await;
+        }
+        match answer {
             Err(AcquireError::Contended { occupant, expires_in }) if Instant::now() < until => {
                 sight = Some(Sight::new(*occupant, expires_in));
-                // What a lost try is granted under the old one is released, and must not be taken for what is waited for.
-                if !is_named {
-                    ask.token = Token::random();
-                }
+                renew_token(&mut ask, is_named);
             }
             // Nothing was sent, and there is time: whoever waits in line takes no place in the pool.
             Err(AcquireError::Saturated) if Instant::now() < until => {}
@@ -60,6 +62,32 @@ pub(crate) async fn acquire(
         })?;
     }
     wait_in_line(inner, Arc::new(ask), is_named, sight, until, deadline).await
+}
+
+/// What a lost try is granted under the old token is released, and must not be taken for what is waited for.
+fn renew_token(ask: &mut Ask, is_named: bool) {
+    if !is_named {
+        ask.token = Token::random();
+    }
+}
+
+/// Asks again as long as the `answer` is that the server has just started, when it says and at `until` for the last time.
+async fn ask_when_warm(
+    inner: &Inner,
+    ask: &mut Ask,
+    is_named: bool,
+    mut answer: Result<Grant, AcquireError>,
+    until: Instant,
+    deadline: Option<Duration>,
+) -> Result<Grant, AcquireError> {
+    while let Err(AcquireError::Warming { retry_after }) = answer
+        && Instant::now() < until
+    {
+        sleep_until(until.min(Instant::now() + retry_after)).await;
+        renew_token(ask, is_named);
+        answer = ask_once(inner, ask, is_named, deadline).await;
+    }
+    answer
 }
 
 /// Asks who has it, and to be granted it.
@@ -96,6 +124,7 @@ async fn ask_once(
             inner.meter.contended.add_one();
             Err(AcquireError::Contended { occupant: Box::new(occupant), expires_in })
         }
+        Ok(Acquired::Warming { rest }) => Err(AcquireError::Warming { retry_after: rest }),
         Err(fault) if fault.kind().is_ambiguous() => {
             Err(AcquireError::Ambiguous { claim: inner.claim(Arc::new(ask.clone()), is_named, until), fault })
         }
@@ -107,7 +136,7 @@ async fn ask_once(
 fn see_to_late_tries(inner: &Inner, ask: &Ask, outcome: &Result<Acquired, Fault>, until: Instant) {
     let answered = match outcome {
         Ok(Acquired::Granted(lease) | Acquired::Adopted { lease, .. }) => Some(lease.fence),
-        Ok(Acquired::AlreadyHeld(_) | Acquired::Contended { .. }) => None,
+        Ok(Acquired::AlreadyHeld(_) | Acquired::Contended { .. } | Acquired::Warming { .. }) => None,
         // The claim sees to it.
         Err(_) => return,
     };
@@ -195,6 +224,7 @@ pub(crate) async fn queue(inner: &Inner, ask: &Ask, before: Option<Token>) -> Re
         Queued::Granted(lease) | Queued::GrantedBefore(lease) => inner.known.granted(lease, asked),
         Queued::AlreadyHeld(lease) => inner.known.stands(lease.clone().into(), asked),
         Queued::Waits { occupant, .. } => inner.known.stands(occupant.clone(), asked),
+        Queued::Warming { .. } => {}
     }
     Ok(queued)
 }

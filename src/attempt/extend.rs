@@ -9,7 +9,7 @@ use crate::{
     held::Held,
     inner::Inner,
     meter::Operation,
-    store::{Extended, NotYours, Store as _, Whose, pool::SHORTEST_VERDICT},
+    store::{Extended, NotYours, Reach, Store as _, Whose, pool::SHORTEST_VERDICT},
 };
 
 /// Asks to prolong a lease.
@@ -22,7 +22,8 @@ pub(crate) async fn extend(
 ) -> Result<Lease, ExtendError> {
     let mut call = Call::start(inner, Operation::Extend, deadline);
     let (asked, deadline) = (call.started, call.deadline);
-    let outcome = call.run(|_| inner.store.extend(whose, ttl, shorten, deadline)).await?;
+    let reach = if shorten { Reach::Exactly } else { Reach::AtLeast };
+    let outcome = call.run(|_| inner.store.extend(whose, ttl, reach, deadline)).await?;
     extended(inner, &outcome, asked);
     match outcome {
         Extended::Extended { lease, .. } => {
@@ -55,7 +56,7 @@ pub(crate) async fn renew(
     let (asked, deadline) = (call.started, call.deadline);
     // Shortened as well: where the server's clock was set back, the lock would outlive a crash by as much. That never cuts what the
     // guard counts on: a lease of a shorter ttl ends when the longest hold does, and none was promised for longer.
-    let outcome = call.once(inner.store.extend(Whose::of(held.lease()), ttl, true, deadline)).await;
+    let outcome = call.once(inner.store.extend(Whose::of(held.lease()), ttl, Reach::Exactly, deadline)).await;
     if let Ok(outcome) = &outcome {
         extended(inner, outcome, asked);
     }

@@ -273,6 +273,14 @@ const FIELDS: &[Field] = &[
         "How long the last fence of a tag is remembered after its lock has ended: a day's late writers"
     ),
     duration!(
+        "RESTART_GRACE",
+        restart_grace,
+        Duration::ZERO,
+        60 * MINUTE,
+        "0s to 1h can",
+        "How long after a start of Redis nobody is granted a tag that it knows nothing of, so that what it has lost can be put back first: not at all"
+    ),
+    duration!(
         "SNAPSHOT_MAX_AGE",
         snapshot_max_age,
         SECOND,

@@ -40,6 +40,12 @@ pub struct Config {
     pub ttl: Ttl,
     /// How long the last fence of a tag is remembered after its lock has ended. Default 24 h; 1 min to 30 days.
     pub fence_kept: Duration,
+    /// For how long after the server's start nobody is granted a tag of which the server knows no fence, so that leases that it has
+    /// lost can be put back first: who asks is told [`Warming`](crate::AcquireError::Warming). Default 0, not at all; up to 1 h.
+    ///
+    /// Every process that shares the prefix waits only if it says so itself. The server counts its time in whole seconds, that of
+    /// loading its data included: up to 1 s more is waited for. The user of Redis needs `+info`.
+    pub restart_grace: Duration,
     /// How many releases that could not be sent are kept for later. Default 10,000; 0 to 1,000,000. Checked, and not used yet.
     pub deferred: u32,
     /// How old a last known state may be to be answered while Redis cannot be asked. Default 15 min; 1 s to 1 day.
@@ -128,6 +134,7 @@ impl Default for Config {
             deadline: Duration::from_secs(5),
             ttl: Ttl::HOUR,
             fence_kept: fields::DAY,
+            restart_grace: Duration::ZERO,
             deferred: 10_000,
             snapshot_max_age: Duration::from_secs(15 * 60),
             snapshot: None,

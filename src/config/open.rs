@@ -39,7 +39,12 @@ impl Config {
     fn rules(&self) -> Rules {
         let HistoryConfig { enabled, entries, kept } = self.history;
         let history = enabled.then_some((entries, kept));
-        Rules { place: self.wait.place(), history, tries_again: self.retry.attempts > 1 }
+        Rules {
+            place: self.wait.place(),
+            history,
+            tries_again: self.retry.attempts > 1,
+            restart_grace: self.restart_grace,
+        }
     }
 
     #[cfg(feature = "memory")]

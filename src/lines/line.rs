@@ -400,6 +400,14 @@ impl<W: Waiting> Line<W> {
                     self.stands_for(looked, now);
                 }
             }
+            Settled::NotYet { again } => {
+                // What stood in the way is gone.
+                self.sight = None;
+                self.look_at = now + again;
+                if let Some(looked) = looked {
+                    self.stands_for_nobody_but_lost(looked.id, now);
+                }
+            }
             Settled::Left => {
                 let places = self.places.drain(..).collect();
                 self.let_go(places, now);
@@ -426,6 +434,14 @@ impl<W: Waiting> Line<W> {
         let (own, others): (Vec<_>, _) = self.places.drain(..).partition(|known| known.id == place.id);
         self.let_go(others, now);
         self.places.push_back(own.into_iter().next().unwrap_or(place));
+    }
+
+    /// The store's queue stands for nobody; a lost call for the one who was looked for may still arrive.
+    fn stands_for_nobody_but_lost(&mut self, looked: u64, now: Instant) {
+        let is_lost = |place: &Place<W>| place.id == looked && place.lost_until(now).is_some();
+        let (lost, others): (Vec<_>, _) = self.places.drain(..).partition(is_lost);
+        self.let_go(others, now);
+        self.places.extend(lost);
     }
 
     fn may_stand_for(&mut self, place: Place<W>) {

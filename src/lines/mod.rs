@@ -212,6 +212,8 @@ pub(crate) enum Settled<W: Waiting> {
     BeforeGranted(W::Answer),
     /// The store's queue stands for the head. Look again after `again`.
     Waits { sight: W::Sight, again: Duration },
+    /// Nobody of this process is in the store's queue, which is not open yet. Look again after `again`.
+    NotYet { again: Duration },
     /// Nobody of this process is in the store's queue.
     Left,
     /// Nobody knows: look again after `again`. It may still be carried out before `until`.

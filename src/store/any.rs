@@ -9,8 +9,8 @@ use tokio::time::Instant;
 #[cfg(feature = "memory")]
 use super::memory::MemoryStore;
 use super::{
-    Acquired, Ask, Extended, Feed, Forced, HandedOver, Queued, Released, Seen, Settings, Store, Whose,
-    redis::RedisStore,
+    Acquired, Ask, Extended, Feed, Forced, HandedOver, Queued, Reach, Released, Restored, Seen, Settings,
+    Store, Whose, redis::RedisStore,
 };
 use crate::{
     ConnectError, Event, Fault, Lease, Occupant, PoolStats, RequestId, ServerReport, Tag, Token, Ttl,
@@ -78,10 +78,14 @@ impl Store for AnyStore {
         &self,
         whose: Whose<'_>,
         ttl: Ttl,
-        shorten: bool,
+        reach: Reach,
         deadline: Instant,
     ) -> Result<Extended, Fault> {
-        either!(self, store => store.extend(whose, ttl, shorten, deadline))
+        either!(self, store => store.extend(whose, ttl, reach, deadline))
+    }
+
+    async fn restore(&self, lease: &Lease, ttl: Ttl, deadline: Instant) -> Result<Restored, Fault> {
+        either!(self, store => store.restore(lease, ttl, deadline))
     }
 
     async fn release(
@@ -134,6 +138,10 @@ impl Store for AnyStore {
         either!(self, store => store.inspect(tag, deadline))
     }
 
+    async fn look(&self, tags: &[Tag], deadline: Instant) -> Result<Vec<Option<Seen>>, Fault> {
+        either!(self, store => store.look(tags, deadline))
+    }
+
     async fn history(&self, tag: &Tag, deadline: Instant) -> Result<Vec<Event>, Fault> {
         either!(self, store => store.history(tag, deadline))
     }
@@ -172,6 +180,22 @@ impl Store for AnyStore {
 
     async fn ping(&self, deadline: Instant) -> Result<(), Fault> {
         either!(self, store => store.ping(deadline))
+    }
+
+    async fn run(&self, deadline: Instant) -> Result<Option<String>, Fault> {
+        either!(self, store => store.run(deadline))
+    }
+
+    async fn witness(&self, first: bool, deadline: Instant) -> Result<bool, Fault> {
+        either!(self, store => store.witness(first, deadline))
+    }
+
+    fn breaks(&self) -> u64 {
+        match self {
+            Self::Redis(store) => store.breaks(),
+            #[cfg(feature = "memory")]
+            Self::Memory(store) => store.breaks(),
+        }
     }
 
     async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {

@@ -77,6 +77,21 @@ pub(crate) enum Acquired {
         occupant: Occupant,
         expires_in: Duration,
     },
+    /// The server has just started, and nothing is known of the tag: whoever had it may not have it back yet.
+    Warming {
+        /// When to ask again; [`Rules::restart_grace`] at most.
+        rest: Duration,
+    },
+}
+
+/// What an extend does to the end of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// It never shortens the lease.
+    AtLeast,
+    Exactly,
+    /// It never prolongs the lease.
+    AtMost,
 }
 
 #[derive(Debug)]
@@ -106,6 +121,21 @@ pub(crate) enum NotYours {
     Free {
         last: Option<Fence>,
     },
+}
+
+/// What became of a lease that was to be put back.
+#[derive(Debug)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "what was asked for is named as in its siblings, which have fewer variants"
+)]
+pub(crate) enum Restored {
+    /// It stands again, as it is here.
+    Restored(Lease),
+    /// It was not lost: this very lease stands, as it did before.
+    Stands(Occupant),
+    /// Somebody has the lock, or the lease had ended, or a later one was granted since.
+    Not(NotYours),
 }
 
 #[derive(Debug)]
@@ -156,6 +186,8 @@ pub(crate) enum Queued {
     AlreadyHeld(Lease),
     /// Somebody else has it, or comes first; this process has its place.
     Waits { occupant: Occupant, expires_in: Duration },
+    /// As [`Acquired::Warming`]; this process has no place.
+    Warming { rest: Duration },
 }
 
 /// What became of a release that hands the lock on.
@@ -187,6 +219,9 @@ pub(crate) struct Rules {
     pub(crate) history: Option<(u32, Duration)>,
     /// Whether calls are sent again after a fault, for which half of their time is left.
     pub(crate) tries_again: bool,
+    /// For how long after its start a server without a fence of a tag grants that tag to nobody, so that what it has lost can be
+    /// put back first; zero: not at all.
+    pub(crate) restart_grace: Duration,
 }
 
 /// Where locks are kept. No call outlives its deadline by more than the time to notice it.
@@ -195,14 +230,24 @@ pub(crate) trait Store {
     /// that is found free is granted to the first of them.
     fn acquire(&self, ask: &Ask, deadline: Instant) -> impl Future<Output = Result<Acquired, Fault>> + Send;
 
-    /// Prolongs a lease to `ttl` from now; shortens it only where `shorten` says so.
+    /// Sets the ttl of a lease to `ttl` from now, as far as `reach` lets it.
     fn extend(
         &self,
         whose: Whose<'_>,
         ttl: Ttl,
-        shorten: bool,
+        reach: Reach,
         deadline: Instant,
     ) -> impl Future<Output = Result<Extended, Fault>> + Send;
+
+    /// Puts a lease back that the server has lost, for `ttl` from now: under its own fence, with its own token or a new one. Only
+    /// where the lock is free and no fence of the tag is remembered that is as high: where one is, the server has not lost this
+    /// lease, but it has ended. Who waits goes on waiting, behind it. [`Rules::restart_grace`] does not concern it.
+    fn restore(
+        &self,
+        lease: &Lease,
+        ttl: Ttl,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Restored, Fault>> + Send;
 
     /// What the store's clock shows now at the latest, in µs since 1970.
     fn now_micros(&self) -> u64;
@@ -281,6 +326,13 @@ pub(crate) trait Store {
     /// Says who has the lock.
     fn inspect(&self, tag: &Tag, deadline: Instant) -> impl Future<Output = Result<Seen, Fault>> + Send;
 
+    /// Says what stands at each of the tags, in their order; `None` where it is something that is no lock.
+    fn look(
+        &self,
+        tags: &[Tag],
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<Option<Seen>>, Fault>> + Send;
+
     /// What was said of a tag, oldest first: grants and their ends. Empty where no history is kept.
     fn history(&self, tag: &Tag, deadline: Instant)
     -> impl Future<Output = Result<Vec<Event>, Fault>> + Send;
@@ -303,6 +355,20 @@ pub(crate) trait Store {
     /// Asks the server whether it is there, over a connection that is not the silent one, which may have to be opened for that. Any
     /// answer will do that is no error.
     fn ping(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Names the run of the server, which has another name after each start; `None` where it does not say.
+    fn run(&self, deadline: Instant) -> impl Future<Output = Result<Option<String>, Fault>> + Send;
+
+    /// Whether the server still has its data, by a key of this process that lasts a day. Writes it anew where it is the `first`
+    /// time that it is asked for, or a day may be over; otherwise looks whether it is there.
+    fn witness(&self, first: bool, deadline: Instant) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// How many lanes were given up because of a fault, since the store was opened: closed by the server or the network, too late
+    /// with a reply, a replica's, or not understood. It only rises.
+    ///
+    /// A call that was on such a lane hears of it only after it was counted, but for one that gave its attempt too little time to
+    /// tell a broken lane from a slow one.
+    fn breaks(&self) -> u64;
 
     /// Says who has which lock, in the order of the tags.
     fn list(&self, deadline: Instant) -> impl Future<Output = Result<Vec<Occupant>, Fault>> + Send;

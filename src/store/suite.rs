@@ -3,9 +3,13 @@
 //! A behaviour is given `open`, which opens one more process on a store of the test's own. It keeps to the time of that store:
 //! what must pass is waited for until it is seen, so that a real server can run the suite too.
 
+mod recovery;
+
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
+
+pub(crate) use self::recovery::*;
 
 use super::*;
 
@@ -62,6 +66,16 @@ macro_rules! behaviours {
             as_many_grants_are_remembered_as_there_is_room_for
             history_is_forgotten_in_time
             without_history_nothing_is_remembered
+            what_was_lost_is_put_back_as_it_was
+            a_lease_without_its_token_is_given_another
+            an_identity_that_is_put_back_is_relied_on
+            what_stands_is_not_put_back_again
+            what_another_has_is_not_put_back
+            what_has_ended_is_not_put_back
+            what_is_put_back_stands_before_those_who_wait
+            what_is_put_back_is_said_and_remembered
+            one_look_sees_many_tags_in_their_order
+            an_extend_reaches_as_far_as_it_is_asked_to
         }
     };
     ($stand:path: $($behaviour:ident)*) => {
@@ -71,9 +85,14 @@ macro_rules! behaviours {
 pub(crate) use behaviours;
 
 /// A place that outlasts every test, and is far shorter than the ttl that they ask for.
-pub(crate) const LIVING: Rules = Rules { place: Duration::from_secs(60), history: None, tries_again: false };
-const DYING: Rules = Rules { place: Duration::from_millis(150), history: None, tries_again: false };
-const SILENT: Rules = Rules { place: Duration::from_secs(4), history: None, tries_again: false };
+pub(crate) const LIVING: Rules = Rules {
+    place: Duration::from_secs(60),
+    history: None,
+    tries_again: false,
+    restart_grace: Duration::ZERO,
+};
+const DYING: Rules = Rules { place: Duration::from_millis(150), ..LIVING };
+const SILENT: Rules = Rules { place: Duration::from_secs(4), ..LIVING };
 const PATIENCE: Duration = Duration::from_secs(10);
 
 // --- words of the suite
@@ -658,8 +677,10 @@ pub(crate) async fn what_its_holder_was_told_of_is_not_swept<S: Store>(open: imp
         match way {
             0 => drop(b.acquire(&ask("a"), soon()).await.expect("healthy")),
             1 => drop(b.queue(&ask("a"), None, soon()).await.expect("healthy")),
-            2 => drop(b.extend(Whose::of(&lease), Ttl::HOUR, false, soon()).await.expect("healthy")),
-            _ => drop(b.extend(Whose::of(&lease), millis(1000), false, soon()).await.expect("healthy")),
+            2 => drop(b.extend(Whose::of(&lease), Ttl::HOUR, Reach::AtLeast, soon()).await.expect("healthy")),
+            _ => drop(
+                b.extend(Whose::of(&lease), millis(1000), Reach::AtLeast, soon()).await.expect("healthy"),
+            ),
         }
         assert!(matches!(sweep(&a, &lease).await, Released::Not(_)), "way {way}");
         let left = occupant(&a, &tag()).await.expect("it stands");
@@ -678,7 +699,7 @@ pub(crate) async fn a_guard_is_swept_whoever_asks_for_another<S: Store>(open: im
     let (a, b) = (open(LIVING).await, open(LIVING).await);
     let lease = take(&a, &guard()).await;
     b.acquire(&guard(), soon()).await.expect("healthy");
-    b.extend(Whose::of(&lease), Ttl::HOUR, false, soon()).await.expect("healthy");
+    b.extend(Whose::of(&lease), Ttl::HOUR, Reach::AtLeast, soon()).await.expect("healthy");
     assert!(matches!(sweep(&a, &lease).await, Released::Released { .. }));
 }
 
@@ -714,8 +735,9 @@ pub(crate) async fn a_guard_that_was_served_is_swept_although_another_asked<S: S
 /// It is exactly one grant that its guard prolongs, never the next one of the same holder.
 pub(crate) async fn an_extend_of_a_guard_names_its_fence<S: Store>(open: impl AsyncFn(Rules) -> S) {
     let (a, b) = (open(LIVING).await, open(LIVING).await);
-    let extend =
-        async |lease: &Lease| a.extend(Whose::of(lease), Ttl::MAX, false, soon()).await.expect("healthy");
+    let extend = async |lease: &Lease| {
+        a.extend(Whose::of(lease), Ttl::MAX, Reach::AtLeast, soon()).await.expect("healthy")
+    };
     let before = take(&a, &guard()).await;
     match extend(&before).await {
         Extended::Extended { lease, margin } => {
@@ -798,8 +820,8 @@ pub(crate) async fn what_happens_is_said<S: Store>(open: impl AsyncFn(Rules) -> 
     let occupant = taken.occupant().expect("about a lease");
     assert_eq!((occupant.fence, occupant.since, occupant.note.as_str()), (lease.fence, lease.since, "ARM"));
 
-    a.extend(Whose::of(&lease), millis(1000), false, soon()).await.expect("healthy");
-    a.extend(Whose::of(&lease), Ttl::MAX, false, soon()).await.expect("healthy");
+    a.extend(Whose::of(&lease), millis(1000), Reach::AtLeast, soon()).await.expect("healthy");
+    a.extend(Whose::of(&lease), Ttl::MAX, Reach::AtLeast, soon()).await.expect("healthy");
     let extended = event(&mut feed).await;
     assert_eq!(in_words(&extended), "extended a");
     assert!(lasts(extended.occupant().expect("about a lease")) > Duration::from_secs(29 * 24 * 3600));
@@ -893,7 +915,7 @@ pub(crate) async fn grants_and_ends_are_remembered<S: Store>(open: impl AsyncFn(
     let (a, b) = (open(rules).await, open(rules).await);
     let to_b = ask("b");
     let lease = take(&a, &ask("a")).await;
-    a.extend(Whose::of(&lease), Ttl::MAX, false, soon()).await.expect("healthy");
+    a.extend(Whose::of(&lease), Ttl::MAX, Reach::AtLeast, soon()).await.expect("healthy");
     stand(&b, &to_b).await;
     give(&a, &lease).await;
     hand(&b, &granted(&b, &to_b).await, &ask("next"), false).await;

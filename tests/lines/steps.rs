@@ -407,3 +407,71 @@ fn a_shorter_lease_wakes_the_keeper() {
         assert!(bench.rings());
     });
 }
+
+/// The store grants nothing yet, and nobody has a place.
+fn not_yet() -> Settled<Model> {
+    Settled::NotYet { again: SECOND }
+}
+
+#[test]
+fn where_the_queue_is_not_open_yet_the_line_looks_again_later() {
+    alone(|bench| {
+        let mut seat = bench.lines.join(&(), 1.into(), false, Some(()), bench.now + LONG, bench.now).unwrap();
+        assert_eq!(bench.step(Duration::ZERO), Look(1, None));
+        bench.settle(Duration::ZERO, not_yet());
+        assert_eq!(bench.lines.sight(&()), None, "what stood in the way is gone");
+        assert_eq!(bench.step(Duration::ZERO), Rest(SECOND));
+        bench.lines.look_now(&());
+        assert_eq!(bench.step(Duration::ZERO), Look(1, None), "it is called");
+        bench.settle(Duration::ZERO, not_yet());
+        assert_eq!(bench.step(SECOND), Look(1, None));
+        bench.settle(SECOND, granted(1));
+        assert_eq!(answered(&mut seat), Some(Some(Some(1))));
+    });
+}
+
+#[test]
+fn where_the_queue_is_not_open_yet_no_place_is_left() {
+    alone(|bench| {
+        let mut seat = bench.join(1, 3 * SECOND);
+        for (after, settled) in [(Duration::ZERO, waits()), (SECOND, not_yet())] {
+            assert_eq!(bench.step(after), Look(1, None));
+            bench.settle(after, settled);
+        }
+        assert!(seat.withdraw(), "nobody can have granted it the lock");
+        drop(seat);
+        assert_eq!(bench.step(SECOND), Close);
+        assert_eq!(bench.left(), []);
+    });
+}
+
+#[test]
+fn where_the_queue_is_not_open_yet_a_lost_call_may_still_arrive() {
+    alone(|bench| {
+        let mut seat = bench.join(1, LONG);
+        assert_eq!(bench.step(Duration::ZERO), Look(1, None));
+        bench.settle(Duration::ZERO, lost(9 * SECOND, &bench));
+        assert_eq!(bench.step(SECOND), Look(1, None));
+        bench.settle(SECOND, not_yet());
+        assert_eq!(bench.left(), [], "it is still wanted");
+        assert_eq!(bench.step(SECOND), Rest(2 * SECOND));
+        assert!(!seat.withdraw(), "it may be granted the lock");
+        drop(seat);
+        assert_eq!(bench.step(SECOND), Leave(1));
+        bench.settle(SECOND, Settled::Left);
+        assert_eq!(bench.left(), [Left::Abandoned(1, 9 * SECOND)]);
+    });
+}
+
+#[test]
+fn where_the_queue_is_not_open_yet_who_had_a_place_before_is_let_go() {
+    alone(|bench| {
+        let (mut one, _two) = (bench.join(1, SECOND), bench.join(2, LONG));
+        assert_eq!(bench.step(Duration::ZERO), Look(1, None));
+        bench.settle(Duration::ZERO, waits());
+        assert_eq!(bench.step(SECOND), Look(2, Some(1)));
+        bench.settle(SECOND, not_yet());
+        assert_eq!(answered(&mut one), Some(None), "it was not granted the lock");
+        assert_eq!(bench.step(SECOND), Rest(2 * SECOND));
+    });
+}

@@ -1,8 +1,8 @@
 //! Locks in this process's memory: for tests and first steps, without a server.
 //!
 //! `memory://` is private to one connect, `memory://NAME` is shared in the process and lives as long as somebody uses it. Time
-//! is tokio's, so a test that pauses it can let an hour's lock expire at once. Nothing is slow and nothing is ever lost here:
-//! code that must survive a bad day is tested against a real server.
+//! is tokio's, so a test that pauses it can let an hour's lock expire at once. Nothing is slow and nothing is ever lost here, so
+//! there is no grace after a restart either: code that must survive a bad day is tested against a real server.
 
 mod feed;
 mod queue;
@@ -28,7 +28,8 @@ use self::{
     step::{Entry, Held, Step},
 };
 use super::{
-    Acquired, Ask, Extended, Feed, Forced, HandedOver, NotYours, Queued, Released, Rules, Seen, Store, Whose,
+    Acquired, Ask, Extended, Feed, Forced, HandedOver, NotYours, Queued, Reach, Released, Restored, Rules,
+    Seen, Store, Whose,
 };
 use crate::{
     ClosedReason, Event, Fault, Histogram, Lease, Occupant, PoolReport, PoolStats, PoolStatus, RequestId,
@@ -185,18 +186,33 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn extend(&self, whose: Whose<'_>, ttl: Ttl, shorten: bool, _: Instant) -> Result<Extended, Fault> {
+    async fn extend(&self, whose: Whose<'_>, ttl: Ttl, reach: Reach, _: Instant) -> Result<Extended, Fault> {
         self.step(whose.tag, |step| match step.entry.meant(&whose) {
             Err(not) => Extended::Not(not),
             Ok(mut held) => {
                 held.rely();
                 step.rely();
                 let (mut lease, margin) = (held.lease.clone(), held.until - step.now);
-                if shorten || ttl.duration() >= margin {
+                let is_set = match reach {
+                    Reach::AtLeast => ttl.duration() >= margin,
+                    Reach::Exactly => true,
+                    Reach::AtMost => ttl.duration() <= margin,
+                };
+                if is_set {
                     lease = step.set_ttl(held, ttl);
                 }
                 Extended::Extended { lease: Lease { token: None, ..lease }, margin }
             }
+        })
+    }
+
+    async fn restore(&self, lease: &Lease, ttl: Ttl, _: Instant) -> Result<Restored, Fault> {
+        self.step(&lease.tag, |step| match step.entry.meant(&Whose::of(lease)) {
+            Ok(held) => Restored::Stands(held.lease.into()),
+            Err(NotYours::Free { last }) if last.is_none_or(|last| last < lease.fence) => {
+                Restored::Restored(step.restore(lease, ttl))
+            }
+            Err(not) => Restored::Not(not),
         })
     }
 
@@ -301,6 +317,14 @@ impl Store for MemoryStore {
         })
     }
 
+    async fn look(&self, tags: &[Tag], deadline: Instant) -> Result<Vec<Option<Seen>>, Fault> {
+        let mut seen = Vec::with_capacity(tags.len());
+        for tag in tags {
+            seen.push(Some(self.inspect(tag, deadline).await?));
+        }
+        Ok(seen)
+    }
+
     async fn history(&self, tag: &Tag, _: Instant) -> Result<Vec<Event>, Fault> {
         self.step(tag, |step| step.entry.history.iter().map(|(_, event)| event.clone()).collect())
     }
@@ -326,6 +350,19 @@ impl Store for MemoryStore {
 
     async fn ping(&self, _: Instant) -> Result<(), Fault> {
         Ok(())
+    }
+
+    /// The memory of a process ends with it: there is but one run.
+    async fn run(&self, _: Instant) -> Result<Option<String>, Fault> {
+        Ok(Some("memory".to_owned()))
+    }
+
+    async fn witness(&self, _: bool, _: Instant) -> Result<bool, Fault> {
+        Ok(true)
+    }
+
+    fn breaks(&self) -> u64 {
+        0
     }
 
     async fn list(&self, _: Instant) -> Result<Vec<Occupant>, Fault> {

@@ -12,7 +12,7 @@ use super::{
     queue::{Place, Queue},
 };
 use crate::{
-    Event, Fault, FaultKind, Fence, Lease, LeaseKind, Occupant, RequestId, Ttl,
+    Event, Fault, FaultKind, Fence, Lease, LeaseKind, Occupant, RequestId, Token, Ttl,
     store::{Ask, NotYours, Released, Whose},
 };
 
@@ -115,6 +115,19 @@ impl<'a> Step<'a> {
         let lease = Lease { tag, holder, kind, token: Some(token), fence, since, expires_at, note };
         self.entry.fence = fence.get();
         self.entry.held = Some(Held { lease: lease.clone(), until, is_relied_on: false });
+        self.say(Event::Taken { occupant: lease.clone().into(), at: self.at });
+        lease
+    }
+
+    /// Puts back a lease that is not known here; the lock is free.
+    pub(super) fn restore(&mut self, lease: &Lease, ttl: Ttl) -> Lease {
+        let until = self.now + ttl.duration();
+        let token = lease.token.or_else(|| Some(Token::random()));
+        let lease = Lease { token, expires_at: self.store.shared.wall(until), ..lease.clone() };
+        self.entry.fence = lease.fence.get();
+        let mut held = Held { lease: lease.clone(), until, is_relied_on: false };
+        held.rely();
+        self.entry.held = Some(held);
         self.say(Event::Taken { occupant: lease.clone().into(), at: self.at });
         lease
     }

@@ -23,7 +23,7 @@ fn stand() -> impl AsyncFn(Rules) -> MemoryStore {
 const PLACE: Duration = Duration::from_secs(4);
 /// How long a process counts as living after it looked.
 const LIVING: Duration = Duration::from_secs(2);
-const RULES: Rules = Rules { place: PLACE, history: Some((2, Duration::from_secs(60))), tries_again: false };
+const RULES: Rules = Rules { place: PLACE, history: Some((2, Duration::from_secs(60))), ..suite::LIVING };
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 async fn processes<const N: usize>() -> [MemoryStore; N] {
@@ -173,8 +173,8 @@ async fn an_extend_that_changes_nothing_is_not_said() {
     let lease = take(&a, "a").await;
     let mut feed = a.feed(Instant::now()).await.expect("healthy");
     feed.topics.follow(&Topic::All).await.expect("healthy");
-    a.extend(whose(&lease), Ttl::HALF_MINUTE, false, Instant::now()).await.expect("healthy");
-    a.extend(whose(&lease), Ttl::HALF_MINUTE, true, Instant::now()).await.expect("healthy");
+    a.extend(whose(&lease), Ttl::HALF_MINUTE, Reach::AtLeast, Instant::now()).await.expect("healthy");
+    a.extend(whose(&lease), Ttl::HALF_MINUTE, Reach::Exactly, Instant::now()).await.expect("healthy");
     assert!(matches!(feed.news.try_recv(), Ok(News::Follows(Topic::All))));
     assert!(matches!(feed.news.try_recv(), Ok(News::Said(Event::Extended { .. }))));
     assert!(matches!(feed.news.try_recv(), Err(TryRecvError::Empty)));
@@ -213,7 +213,7 @@ async fn a_reader_that_is_too_slow_sees_the_end_and_no_other_does() {
     }
     quick.news.recv().await.expect("it follows");
     for _ in 0..FEED_CAPACITY {
-        a.extend(whose(&lease), Ttl::HOUR, true, Instant::now()).await.expect("healthy");
+        a.extend(whose(&lease), Ttl::HOUR, Reach::Exactly, Instant::now()).await.expect("healthy");
         assert!(matches!(quick.news.recv().await, Some(News::Said(_))));
     }
     for _ in 0..FEED_CAPACITY {

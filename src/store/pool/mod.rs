@@ -30,7 +30,10 @@ mod usage;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -88,6 +91,8 @@ struct Shared {
     dialler: Dialler,
     runtime: tokio::runtime::Handle,
     slots: Mutex<Slots<Cable, Permit>>,
+    /// Of the slots.
+    breaks: Arc<AtomicU64>,
     /// The last feed, to end it by.
     feed: Mutex<Weak<Watch>>,
     /// Why the last dial that failed did so: what those are told who waited for it.
@@ -105,8 +110,10 @@ impl Pool {
     /// # Errors
     /// Why it could not be opened.
     pub(crate) async fn open(dialler: Dialler, config: PoolConfig, tries_again: bool) -> Result<Self, Fault> {
+        let slots = Slots::new(config.clone(), Instant::now());
         let shared = Arc::new(Shared {
-            slots: Mutex::new(Slots::new(config.clone(), Instant::now())),
+            breaks: slots.breaks(),
+            slots: Mutex::new(slots),
             feed: Mutex::default(),
             dial_failure: Mutex::default(),
             config,
@@ -217,6 +224,12 @@ impl Pool {
     /// Whether any lane is open.
     pub(crate) fn is_connected(&self) -> bool {
         self.shared.lock().has_lane()
+    }
+
+    /// How many lanes were given up because of a fault. A call that was on one hears of it only after it was counted, but for one
+    /// that was cut short below [`SHORTEST_VERDICT`]: its lane may not be broken.
+    pub(crate) fn breaks(&self) -> u64 {
+        self.shared.breaks.load(Relaxed)
     }
 
     /// The age of the oldest operation that is under way on an open lane; zero where there is none.

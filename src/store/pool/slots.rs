@@ -16,7 +16,15 @@ mod dials;
 mod kept;
 mod lane;
 
-use std::{cmp::Reverse, collections::VecDeque, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -53,7 +61,7 @@ pub(super) enum Tenant {
 /// What an operation asks of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Extends, releases and the health probe: served first.
+    /// Extends, releases, what a recovery asks and the health probe: served first.
     Urgent,
     /// Acquire and read.
     Ordinary,
@@ -149,6 +157,9 @@ pub(super) struct Slots<C, P> {
     last_lane: u64,
     pub(super) growth: Growth,
     pub(super) usage: Usage,
+    /// Lanes that were given up because of a fault. Counted here, under the lock: of two callers on one lane the second must not
+    /// be answered before it is counted on behalf of the first.
+    breaks: Arc<AtomicU64>,
 }
 
 impl<C: Clone, P> Slots<C, P> {
@@ -169,7 +180,13 @@ impl<C: Clone, P> Slots<C, P> {
             last_waiter: 0,
             last_lane: 0,
             usage: Usage::new(now),
+            breaks: Arc::default(),
         }
+    }
+
+    /// How many lanes were given up because of a fault, to be read without the lock.
+    pub(super) fn breaks(&self) -> Arc<AtomicU64> {
+        self.breaks.clone()
     }
 
     /// A slot for one operation, or a place in the line.
@@ -680,6 +697,7 @@ impl<C: Clone, P> Slots<C, P> {
         for lane in self.lanes.iter_mut().filter(|lane| lane.id <= id && lane.state != State::Evicted) {
             lane.state = State::Evicted;
             work.closed.push(reason);
+            self.breaks.fetch_add(1, Relaxed);
             // Of whatever age: it would not be told that nothing is said there any more.
             if reason == ClosedReason::ReadOnly {
                 work.feed_ends = Some(reason);

@@ -12,10 +12,7 @@ use super::{
 };
 use crate::{
     ConnectError, FaultKind, ServerReport, Warning,
-    store::{
-        Store as _,
-        pool::{Refusal, Way},
-    },
+    store::{Store as _, pool::Way},
 };
 
 /// What a user needs to lock; `+info` and `+client|setname` are welcome.
@@ -42,7 +39,7 @@ impl RedisStore {
             report.warnings.push(Warning { name: name.to_owned(), message });
         };
 
-        let (time, sent) = self.plain(redis::cmd("TIME"), deadline).await?;
+        let (time, sent) = self.first(redis::cmd("TIME"), deadline).await?;
         let micros =
             read_time(&time).ok_or_else(|| unexpected("a time", &time)).map_err(ConnectError::Fault)?;
         self.clock.observe(sent, Instant::now(), micros);
@@ -56,10 +53,13 @@ impl RedisStore {
             );
         }
 
-        let info = match self.plain(redis::cmd("INFO"), deadline).await {
+        let info = match self.first(redis::cmd("INFO"), deadline).await {
             Ok((reply, _)) => redis::from_redis_value::<InfoDict>(reply).ok(),
             Err(ConnectError::Fault(fault)) if fault.kind() == FaultKind::Permission => {
                 warn("info_denied", "this user may not run INFO: version, role, memory policy and limit are unknown; grant +info".to_owned());
+                if self.restart_grace.is_some() {
+                    warn("restart_grace", "this user may not run INFO, without which no lock can be taken while there is a restart_grace; grant +info".to_owned());
+                }
                 None
             }
             Err(error) => return Err(error),
@@ -156,17 +156,13 @@ impl RedisStore {
         cmd.arg(CHANNELS).arg(0);
         cmd.arg(Channel { prefix: &self.prefix, tag: "" }).arg(&self.grants);
         cmd.arg(format!("{}:events:*", self.prefix));
-        let (reply, _) = self.plain(cmd, deadline).await.ok()?;
+        let (reply, _) = self.first(cmd, deadline).await.ok()?;
         let refused: String = redis::from_redis_value(reply).ok()?;
         (!refused.is_empty()).then(|| refused.to_uppercase())
     }
 
-    async fn plain(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {
-        match self.pool.call(|_| cmd, Way::Ordinary, deadline).await {
-            Ok(reply) => Ok((reply.value, reply.sent)),
-            Err(Refusal::Fault(fault)) => Err(ConnectError::Fault(fault)),
-            Err(Refusal::NoScript) => Err(ConnectError::Fault(FaultKind::Other.into())),
-        }
+    async fn first(&self, cmd: Cmd, deadline: Instant) -> Result<(Value, Instant), ConnectError> {
+        self.plain(cmd, Way::Ordinary, deadline).await.map_err(ConnectError::Fault)
     }
 }
 

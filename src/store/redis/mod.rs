@@ -18,6 +18,7 @@ mod check;
 mod clock;
 mod feed;
 mod message;
+mod recovery;
 mod reply;
 mod script;
 #[cfg(test)]
@@ -46,7 +47,8 @@ use self::{
     wire::{Badge, Channel, Digits, Key, Reason, Tail, micros_of, read_key, read_lease, server_time},
 };
 use super::{
-    Acquired, Ask, Extended, Feed, Forced, HandedOver, NotYours, Queued, Released, Rules, Seen, Store, Whose,
+    Acquired, Ask, Extended, Feed, Forced, HandedOver, NotYours, Queued, Reach, Released, Restored, Rules,
+    Seen, Store, Whose,
     pool::{Dialler, Pool, PoolConfig, Refusal, Way},
 };
 use crate::{
@@ -84,8 +86,12 @@ pub(crate) struct RedisStore {
     place_millis: u64,
     /// `records ttl-ms` of the history of a tag; empty where none is kept.
     history: String,
+    /// In ms; none where it is not wanted, so that nothing of it is sent.
+    restart_grace: Option<u64>,
     /// The channel on which this process hears of its grants, which is also its name in the queues.
     grants: String,
+    /// The key by which this process knows whether the server still has its data.
+    witness: String,
     clock: ServerClock,
     /// The highest fence that this process has seen.
     floor: AtomicU64,
@@ -107,6 +113,7 @@ impl RedisStore {
         })?;
         let pool_config = pool.clone();
         let pool = Pool::open(dialler, pool_config, rules.tries_again).await.map_err(ConnectError::Fault)?;
+        let process = Process::random();
         let mut store = Self {
             pool,
             prefix: prefix.into(),
@@ -117,7 +124,10 @@ impl RedisStore {
             floor: AtomicU64::new(0),
             meter,
             report: ServerReport::default(),
-            grants: format!("{prefix}:grants:{}", Process::random()),
+            restart_grace: Some(millis(rules.restart_grace)).filter(|millis| *millis > 0),
+            grants: format!("{prefix}:grants:{process}"),
+            // The tag that no lock has.
+            witness: format!("{prefix}:{{}}:witness:{process}"),
         };
         store.report = store.check(Instant::now() + deadline).await?;
         Ok(store)
@@ -150,7 +160,7 @@ impl RedisStore {
     }
 
     /// Runs a script, with its text where the server has forgotten it. `arguments` is told when the attempt ends.
-    async fn run(
+    async fn eval(
         &self,
         script: &Script,
         way: Way,
@@ -178,6 +188,15 @@ impl RedisStore {
         }
     }
 
+    /// Sends a command that is no script.
+    async fn plain(&self, cmd: Cmd, way: Way, deadline: Instant) -> Result<(Value, Instant), Fault> {
+        match self.pool.call(|_| cmd, way, deadline).await {
+            Ok(reply) => Ok((reply.value, reply.sent)),
+            Err(Refusal::Fault(fault)) => Err(fault),
+            Err(Refusal::NoScript) => Err(Fault::new(FaultKind::Other, "NOSCRIPT in answer to no script")),
+        }
+    }
+
     /// Runs a script whose reply begins with a code and the server's time.
     async fn ask(
         &self,
@@ -186,7 +205,7 @@ impl RedisStore {
         deadline: Instant,
         arguments: impl Fn(&mut Cmd, Instant),
     ) -> Result<Answer, Fault> {
-        let (value, sent) = self.run(script, way, deadline, arguments).await?;
+        let (value, sent) = self.eval(script, way, deadline, arguments).await?;
         let answer = Answer::read(value)?;
         self.clock.observe(sent, Instant::now(), answer.now_micros);
         Ok(answer)
@@ -231,8 +250,9 @@ impl RedisStore {
 
     /// The lease that an answer shows: ttl and value.
     fn lease(&self, tag: &Tag, answer: &mut Answer) -> Result<(Lease, Duration), Fault> {
-        let pttl = answer.pttl()?;
-        let value = answer.bytes()?;
+        // Both, whatever they are: there may be another lease behind them.
+        let (pttl, value) = (answer.pttl(), answer.bytes()?);
+        let pttl = pttl?;
         let lease = read_lease(tag, &value, answer.now_micros, pttl)
             .ok_or_else(|| Fault::new(FaultKind::NotALock, "the value at the key is not a lease"))?;
         self.saw(lease.fence, answer.now_micros);
@@ -301,6 +321,7 @@ impl Store for RedisStore {
                 cmd.arg(token_text.as_bytes()).arg(Tail { kind, holder, note });
                 cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(not_after).arg(Digits(floor));
                 self.told(cmd, tag);
+                cmd.arg(self.restart_grace);
             })
             .await?;
         match answer.code {
@@ -337,6 +358,7 @@ impl Store for RedisStore {
             }
             4 => Err(no_fence()),
             5 => self.look_behind_the_queue(ask, deadline).await,
+            6 => Ok(Acquired::Warming { rest: answer.millis()? }),
             code => Err(unknown_code(code)),
         }
     }
@@ -345,9 +367,14 @@ impl Store for RedisStore {
         &self,
         whose: Whose<'_>,
         ttl: Ttl,
-        shorten: bool,
+        reach: Reach,
         deadline: Instant,
     ) -> Result<Extended, Fault> {
+        let reach = match reach {
+            Reach::AtLeast => 0,
+            Reach::Exactly => 1,
+            Reach::AtMost => 2,
+        };
         let badge = Badge { kind: whose.kind, holder: whose.holder };
         let mut aim = self.aim(whose, None);
         loop {
@@ -355,7 +382,7 @@ impl Store for RedisStore {
                 .write(&script::EXTEND, Way::Urgent, deadline, |cmd, not_after| {
                     self.keys(cmd, whose.tag);
                     cmd.arg(badge).arg(Digits(aim.lowest)).arg(Digits(aim.highest));
-                    cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(u8::from(shorten)).arg(not_after);
+                    cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(reach).arg(not_after);
                     cmd.arg(self.channel(whose.tag));
                 })
                 .await?;
@@ -407,9 +434,17 @@ impl Store for RedisStore {
         self.leave(tag, token, deadline).await
     }
 
+    async fn restore(&self, lease: &Lease, ttl: Ttl, deadline: Instant) -> Result<Restored, Fault> {
+        self.restore(lease, ttl, deadline).await
+    }
+
+    async fn look(&self, tags: &[Tag], deadline: Instant) -> Result<Vec<Option<Seen>>, Fault> {
+        self.look(tags, deadline).await
+    }
+
     async fn history(&self, tag: &Tag, deadline: Instant) -> Result<Vec<Event>, Fault> {
         let (value, _) = self
-            .run(&script::HISTORY, Way::Ordinary, deadline, |cmd, _| {
+            .eval(&script::HISTORY, Way::Ordinary, deadline, |cmd, _| {
                 cmd.arg(self.key(tag, "history"));
             })
             .await?;
@@ -470,6 +505,7 @@ impl Store for RedisStore {
             for part in KEYS {
                 cmd.arg(Key { prefix: &self.prefix, tag: "", part });
             }
+            cmd.arg(self.restart_grace);
         };
         match self.ask(&script::PROBE, Way::Urgent, deadline, arguments).await?.code {
             1 => Ok(()),
@@ -489,6 +525,18 @@ impl Store for RedisStore {
         self.pool.ping(deadline).await
     }
 
+    async fn run(&self, deadline: Instant) -> Result<Option<String>, Fault> {
+        self.run(deadline).await
+    }
+
+    async fn witness(&self, first: bool, deadline: Instant) -> Result<bool, Fault> {
+        self.witness(first, deadline).await
+    }
+
+    fn breaks(&self) -> u64 {
+        self.pool.breaks()
+    }
+
     async fn list(&self, deadline: Instant) -> Result<Vec<Occupant>, Fault> {
         let pattern = format!("{}:{{*}}:lock", self.prefix);
         let mut cursor = b"0".to_vec();
@@ -498,7 +546,7 @@ impl Store for RedisStore {
             let arguments = |cmd: &mut Cmd, _: Instant| {
                 cmd.arg(&cursor[..]).arg(&pattern).arg(LIST_PAGE);
             };
-            let (value, _) = self.run(&script::LIST, Way::Alone, deadline, arguments).await?;
+            let (value, _) = self.eval(&script::LIST, Way::Alone, deadline, arguments).await?;
             let (next, page) = self.read_page(value)?;
             found.extend(page.into_iter().map(|occupant| (occupant.tag.clone(), occupant)));
             if next == b"0" {

@@ -73,6 +73,13 @@ impl Answer {
         Ok(Duration::from_millis(millis))
     }
 
+    /// A time in ms that is not over.
+    pub(super) fn millis(&mut self) -> Result<Duration, Fault> {
+        let millis = self.number()?;
+        let millis = u64::try_from(millis).map_err(|_| unexpected("a duration", &Value::Int(millis)))?;
+        Ok(Duration::from_millis(millis))
+    }
+
     pub(super) fn fence(&mut self) -> Result<Fence, Fault> {
         let number = self.number()?;
         let fence = u64::try_from(number).ok().and_then(Fence::new);

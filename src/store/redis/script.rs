@@ -14,6 +14,11 @@ impl Script {
         let hash = redis::Script::new(text).get_hash().to_owned();
         Self { text, hash, keys }
     }
+
+    /// The same for another number of keys.
+    pub(super) fn over(&self, keys: u32) -> Self {
+        Self { text: self.text, hash: self.hash.clone(), keys }
+    }
 }
 
 /// The first line, which says what the server is to know of a script, then the files in their order.
@@ -38,6 +43,8 @@ script!(HAND_OVER, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "ending.
 script!(QUEUE, "#!lua", ["common.lua", "tools.lua", "queue.lua"], 2);
 script!(LEAVE, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "leave.lua"], 2);
 script!(FORCE_RELEASE, "#!lua flags=allow-oom", ["common.lua", "tools.lua", "force_release.lua"], 2);
+script!(RESTORE, "#!lua", ["common.lua", "tools.lua", "restore.lua"], 2);
+script!(LOOK, "#!lua flags=no-writes", ["common.lua", "look.lua"], 2);
 script!(INSPECT, "#!lua flags=no-writes", ["common.lua", "inspect.lua"], 2);
 script!(HISTORY, "#!lua flags=no-writes", ["history.lua"], 1);
 script!(PROBE, "#!lua", ["probe.lua"], 5);

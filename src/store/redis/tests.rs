@@ -19,11 +19,11 @@ fn stand() -> impl AsyncFn(Rules) -> RedisStore {
     async move |rules| open(&server.url(), rules).await
 }
 
-async fn open(url: &str, rules: Rules) -> RedisStore {
+pub(super) async fn open(url: &str, rules: Rules) -> RedisStore {
     open_with(url, rules, &PoolConfig::default()).await
 }
 
-async fn open_with(url: &str, rules: Rules, pool: &PoolConfig) -> RedisStore {
+pub(super) async fn open_with(url: &str, rules: Rules, pool: &PoolConfig) -> RedisStore {
     let settings = Settings {
         rules,
         url,

@@ -93,7 +93,7 @@ impl RedisStore {
         before: Option<Token>,
         deadline: Instant,
     ) -> Result<Queued, Fault> {
-        self.look(ask, &self.grants, before, deadline).await
+        self.look_as(&self.grants, ask, before, deadline).await
     }
 
     /// Looks where others come first, for somebody who will not wait.
@@ -102,17 +102,19 @@ impl RedisStore {
         ask: &Ask,
         deadline: Instant,
     ) -> Result<Acquired, Fault> {
-        match self.look(ask, "", None, deadline).await? {
+        match self.look_as("", ask, None, deadline).await? {
             Queued::Granted(lease) | Queued::GrantedBefore(lease) => Ok(Acquired::Granted(lease)),
             Queued::AlreadyHeld(lease) => Ok(Acquired::AlreadyHeld(lease)),
             Queued::Waits { occupant, expires_in } => Ok(Acquired::Contended { occupant, expires_in }),
+            Queued::Warming { rest } => Ok(Acquired::Warming { rest }),
         }
     }
 
-    async fn look(
+    /// Looks for a process that takes a place, or for none.
+    async fn look_as(
         &self,
-        ask: &Ask,
         process: &str,
+        ask: &Ask,
         before: Option<Token>,
         deadline: Instant,
     ) -> Result<Queued, Fault> {
@@ -126,7 +128,7 @@ impl RedisStore {
                 cmd.arg(ask.ttl.millis()).arg(self.fence_ttl(ask.ttl)).arg(not_after).arg(Digits(floor));
                 self.told(cmd, &ask.tag);
                 cmd.arg(process).arg(before.as_ref().map_or(&[][..], |token| token.as_bytes()));
-                cmd.arg(self.place_millis);
+                cmd.arg(self.place_millis).arg(self.restart_grace);
             })
             .await?;
         match answer.code {
@@ -140,6 +142,7 @@ impl RedisStore {
                 Ok(Queued::Waits { occupant: lease.into(), expires_in })
             }
             4 => Err(no_fence()),
+            6 => Ok(Queued::Warming { rest: answer.millis()? }),
             code => Err(unknown_code(code)),
         }
     }

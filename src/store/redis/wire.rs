@@ -92,6 +92,22 @@ impl ToRedisArgs for Tail<'_> {
 
 impl ToSingleRedisArg for Tail<'_> {}
 
+/// How a lease began that is to be put back: `fence|since ms`.
+pub(super) struct Origin {
+    pub(super) fence: Fence,
+    pub(super) since: SystemTime,
+}
+
+impl ToRedisArgs for Origin {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        // A time that no clock of ours has shown is cut to the 13 digits that there is room for.
+        let since = (micros_of(self.since) / 1000).min(9_999_999_999_999);
+        let _ = write!(out.writer_for_next_arg(), "{:016}|{since:013}", self.fence.get());
+    }
+}
+
+impl ToSingleRedisArg for Origin {}
+
 /// By what a lease is recognised as its holder's: `kind|holder id|`.
 #[derive(Clone, Copy)]
 pub(super) struct Badge<'a> {

@@ -440,6 +440,37 @@ fn eviction_takes_the_older_lanes_along_and_keeps_their_places() {
 }
 
 #[test]
+fn each_lane_that_a_fault_ends_is_one_break() {
+    let mut world = World::open(PoolConfig { idle_timeout: MILLI, ..narrow(3, 1) });
+    let broken = world.slots.breaks();
+    world.checkout(Way::Ordinary);
+    world.checkout(Way::Ordinary);
+    world.dialled();
+    world.checkout(Way::Ordinary);
+    world.dialled();
+    for _ in 0..3 {
+        world.give_back(0, None);
+    }
+    world.pass(MILLI);
+    world.tick();
+    assert_eq!((world.closed, broken.load(Relaxed)), (2, 0), "closed for want of work");
+    let first = world.checkout(Way::Ordinary).unwrap();
+    world.checkout(Way::Ordinary);
+    world.sockets_close();
+    let second = world.dialled();
+    world.evict(second);
+    assert_eq!(broken.load(Relaxed), 2, "with the older one");
+    world.evict(first);
+    world.give_back(0, Some(ClosedReason::Disconnected));
+    assert_eq!(broken.load(Relaxed), 2, "once each");
+    world.checkout(Way::Ordinary);
+    world.sockets_close();
+    let third = world.dialled();
+    world.breaks(third);
+    assert_eq!(broken.load(Relaxed), 3, "by itself");
+}
+
+#[test]
 fn a_lane_whose_socket_is_gone_is_gone() {
     let mut world = World::open(narrow(1, 1));
     let lane = world.slots.lanes[0].id;

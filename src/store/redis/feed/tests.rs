@@ -19,6 +19,7 @@ use crate::{
             tests::support::{FaultProxy, RedisServer, eventually},
             wire::micros_of,
         },
+        suite::LIVING,
     },
 };
 
@@ -36,7 +37,7 @@ async fn open(url: &str, tune: impl FnOnce(&mut PoolConfig)) -> RedisStore {
     let mut pool = PoolConfig::default();
     tune(&mut pool);
     let settings = Settings {
-        rules: Rules { place: Duration::from_secs(3), history: None, tries_again: false },
+        rules: Rules { place: Duration::from_secs(3), ..LIVING },
         url,
         ca: None,
         prefix: "spool",

@@ -4,6 +4,7 @@
 -- ARGV  1 token (22 characters)   2 |kind|holder id|holder name|note   3 ttl ms   4 ttl of the fence key ms
 --       5 not_after: server time in µs after which nothing is done     6 floor: highest fence that the caller has seen
 --       7 events: the channel of the tag   8 history: "records ttl-ms" to keep, or nothing
+--       9 restart grace ms; left out where there is none
 -- Replies:
 --       "FENCE"                  granted under this fence, which is the server's time in µs
 --       1 now fence              granted under a fence ahead of the server's time
@@ -11,6 +12,7 @@
 --       3 now pttl value         held: by this token since an earlier try, or by another
 --       4 now                    no fence can be minted: the next would not be an exact number
 --       5 now                    free, but others come first: ask by queue.lua
+--       6 now rest               nothing is known of the tag, and the server has not been up for the grace: rest is in ms
 -- The lock is the string 1|token|fence|since ms|kind|holder id|holder name|note, with 2 in place of 1 where its holder relies on
 -- it (tools.lua), the fence key the fence, and once there was a
 -- release a bar and the requests of the last three with nothing between, written by release.lua and
@@ -36,6 +38,11 @@ if now <= ARGV[6] or kept and (now <= kept or #kept ~= 16 and byte(kept, 17) ~= 
   fence = tools().next_fence(digits, ARGV[6])
   if not fence then return {4, tonumber(now)} end
   if #digits ~= 16 then requests = '' end
+end
+
+if not kept and ARGV[9] and call('EXISTS', KEYS[1]) == 0 then
+  local rest = tools().warming(ARGV[9])
+  if rest then return {6, tonumber(now), rest} end
 end
 
 local tail = fence .. '|' .. sub(now, 1, 13) .. ARGV[2]

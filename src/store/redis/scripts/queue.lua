@@ -4,12 +4,14 @@
 -- ARGV  1 to 8 as of acquire.lua
 --       9 process, or nothing: whoever asks will not wait, and gets no place
 --       10 token for which the process stood in the queue before, or nothing   11 how long its place lasts, ms
+--       12 restart grace ms; left out where there is none
 -- Replies:
 --       1 now pttl value         the token holds, for its whole ttl
 --       2 now pttl value         the token before holds, and has yet to confirm; nothing was done
 --       3 now pttl value         held by another: the process has its place, unless it is the identity who asks
 --       0 now                    too late, nothing was done
 --       4 now                    nothing was done: no fence can be minted
+--       6 now rest               as of acquire.lua; the process has no place
 if now > ARGV[5] then return {0, tonumber(now)} end
 local it = tools()
 local process, ask = ARGV[9], ARGV[6] .. ARGV[3] .. '|' .. ARGV[4] .. '|' .. ARGV[1] .. ARGV[2]
@@ -22,6 +24,11 @@ local function is_others(lease)
 end
 
 if not value then
+  local rest = not kept and ARGV[12] and it.warming(ARGV[12])
+  if rest then
+    it.forget(process)
+    return {6, tonumber(now), rest}
+  end
   local counted, requests = it.read(kept)
   local leader, asked = it.first(process)
   if leader and leader ~= process then

@@ -18,6 +18,15 @@ local function tools()
     return next > tonumber(now) and string.format('%016.0f', next) or now
   end
 
+  -- How long a server that was just started has yet to wait for what it has lost, in ms; nothing where it has waited. INFO counts
+  -- in whole seconds of the clock: one more makes sure that the grace is over. It is never told more than the grace itself, because
+  -- a clock that was set back may be set right again.
+  function it.warming(grace)
+    local uptime = tonumber(string.match(call('INFO', 'server'), 'uptime_in_seconds:(-?%d+)'))
+    local rest = (math.ceil(grace / 1000) + 1 - uptime) * 1000 - math.floor(tonumber(micros) / 1000)
+    if rest > 0 then return math.min(rest, tonumber(grace)) end
+  end
+
   -- Somebody of its holder, whose badge this is, is told of a lease of theirs: from then on they rely on it (2 in place of 1), and
   -- it is not swept (sweep.lua). No badge: it is a guard's, which belongs to the call that was granted it.
   function it.rely(value, badge)
