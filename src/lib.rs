@@ -62,7 +62,9 @@ mod watch;
 pub use builder::{Acquire, AcquireAll, AcquireGuard, Connect, Extend, Release};
 pub use circuit::{Circuit, CircuitConfig, CircuitWatch, Permit, Rejected};
 pub use claim::Claim;
-pub use config::{Config, GuardConfig, HistoryConfig, LimitsConfig, StoreUrl, WaitConfig};
+pub use config::{
+    Config, GuardConfig, HistoryConfig, LimitsConfig, Right, RightPurpose, StoreUrl, WaitConfig,
+};
 pub use deferred::{Deferred, DeferredCall, DeferredLog, DeferredLogAnswer, InvalidDeferred, Settlement};
 #[cfg(unix)]
 pub use deferred::{FileDeferredLog, Fsync};

@@ -250,11 +250,16 @@ fn every_alert_has_a_runbook_page_that_exists() {
         assert!(index.contains(&format!("(../{page})")), "grafana/README.md links {page}");
         pages.insert(page);
     }
-    assert_eq!(
-        files("docs/runbooks", ".md").into_iter().collect::<BTreeSet<_>>(),
-        pages,
-        "no page without alert"
-    );
+    // The other pages are about what people do by hand.
+    let of_alerts = |page: &String| page.starts_with("docs/runbooks/Spool");
+    let (of_alerts, by_hand): (BTreeSet<_>, BTreeSet<_>) =
+        files("docs/runbooks", ".md").into_iter().partition(of_alerts);
+    assert_eq!(of_alerts, pages, "no page without alert");
+    let index = observability::text("docs/README.md");
+    for page in by_hand {
+        let page = page.trim_start_matches("docs/");
+        assert!(index.contains(&format!("({page})")), "docs/README.md links {page}");
+    }
 }
 
 #[test]

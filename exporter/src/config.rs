@@ -16,7 +16,10 @@ use std::{
 use clap::{ArgAction, CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use tracing::level_filters::LevelFilter;
 
-use crate::source::{MAX_SERVICES, RedisUrl, ServiceSpec, mask};
+use crate::{
+    operator::Order,
+    source::{MAX_SERVICES, RedisUrl, ServiceSpec, mask},
+};
 
 /// What to watch, where to show it, and how long a look may take.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub enum CommandLine {
     Run(Config),
     /// To check the configuration and end.
     Check(Config),
+    /// To carry out an order of an operator, in place of running.
+    Operate(Order),
     /// To show a text and end: the help, the version.
     Show(String),
 }
@@ -117,8 +122,16 @@ const DEFAULT_LOG_LEVEL: &str = "info";
 //
 // Values are texts here and parsed below: clap's own errors would show them, secrets included.
 #[derive(clap::Parser)]
-#[command(name = "spool-lock-exporter", version, max_term_width = 100)]
+#[command(
+    name = "spool-lock-exporter",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 struct Flags {
+    #[command(subcommand)]
+    order: Option<Order>,
+
     /// Where /metrics is served
     #[arg(long = LISTEN.flag, env = LISTEN.variable, hide_env_values = true, value_name = "IP:PORT",
           default_value = DEFAULT_LISTEN)]
@@ -173,6 +186,9 @@ impl CommandLine {
             Err(error) => return Err(usage(error)),
         };
         let flags = Flags::from_arg_matches(&matches).map_err(usage)?;
+        if let Some(order) = flags.order {
+            return Ok(Self::Operate(order));
+        }
         let url_in_argument = matches.value_source("redis_url") == Some(ValueSource::CommandLine);
         let check = flags.config_check;
         let config = Config::from_flags(&flags, url_in_argument)?;
@@ -304,7 +320,7 @@ mod tests {
         let args = std::iter::once("exporter").chain(args.iter().copied()).map(OsString::from);
         match CommandLine::parse(args) {
             Ok(CommandLine::Run(config) | CommandLine::Check(config)) => Ok(config),
-            Ok(CommandLine::Show(text)) => panic!("{text}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
         }
     }

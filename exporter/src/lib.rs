@@ -9,6 +9,7 @@ mod collect;
 mod collection;
 mod config;
 mod journal;
+mod operator;
 mod pace;
 mod readiness;
 pub mod server;
@@ -16,5 +17,6 @@ mod source;
 mod task;
 
 pub use config::{CommandLine, Config, ConfigError, RedisConfig, Setting};
+pub use operator::{Order, Outcome};
 pub use server::serve;
 pub use source::{RedisUrl, ServiceSpec, mask};

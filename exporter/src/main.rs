@@ -1,7 +1,8 @@
 //! The exporter's command line: parse, bind, run, end.
 //!
 //! Ends with 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a configuration that is wrong. The address is
-//! printed on standard output as `listening on IP:PORT`, logs go to standard error.
+//! printed on standard output as `listening on IP:PORT`, logs go to standard error. An operator's order is carried out in place of
+//! running; it has the same three codes, with a meaning of its own.
 
 use std::{
     fmt::Display,
@@ -9,11 +10,12 @@ use std::{
     process::ExitCode,
 };
 
-use spool_lock_exporter::{CommandLine, Config, serve};
+use spool_lock_exporter::{CommandLine, Config, Order, serve};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
+use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
     let config = match CommandLine::parse(std::env::args_os()) {
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
             say("the configuration is good\n");
             return ExitCode::SUCCESS;
         }
+        Ok(CommandLine::Operate(order)) => return obey(&order),
         Ok(CommandLine::Show(text)) => {
             say(text);
             return ExitCode::SUCCESS;
@@ -31,11 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt()
-        .with_max_level(config.log_level)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
+    log_to_stderr(config.log_level);
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -61,6 +60,24 @@ async fn run(config: Config) -> io::Result<()> {
         tracing::info!("ending");
     })
     .await
+}
+
+/// Does what an operator wants done, and ends.
+#[tokio::main(flavor = "current_thread")]
+async fn obey(order: &Order) -> ExitCode {
+    if order.is_logged() {
+        log_to_stderr(LevelFilter::WARN);
+    }
+    let outcome = order.carry_out().await;
+    say(outcome.said);
+    if !outcome.complaint.is_empty() {
+        complain(outcome.complaint);
+    }
+    ExitCode::from(outcome.code)
+}
+
+fn log_to_stderr(level: LevelFilter) {
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).init();
 }
 
 /// To whoever started us; that nobody listens is no reason to fail.

@@ -5,11 +5,15 @@
 
 mod fields;
 mod open;
+mod rights;
 mod url;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use self::url::StoreUrl;
+pub use self::{
+    rights::{Right, RightPurpose},
+    url::StoreUrl,
+};
 use crate::{CircuitConfig, ConfigError, PoolConfig, Rate, RetryConfig, SnapshotEndpoint, Ttl};
 
 /// Every setting of a [`SpoolLocks`](crate::SpoolLocks).

@@ -23,7 +23,7 @@ impl WaitConfig {
 impl Config {
     /// Opens the store that the URL names.
     pub(crate) async fn open_store(&self, meter: Arc<LockMeter>) -> Result<AnyStore, ConnectError> {
-        let Some(url) = self.url.redis() else { return self.open_memory() };
+        let Some(url) = self.url.with_password() else { return self.open_memory() };
         let settings = Settings {
             rules: self.rules(),
             url,

@@ -17,8 +17,8 @@ enum Store {
 const RIGHT: &str = "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], rediss://… (TLS), redis+unix:///PATH, memory:// or memory://NAME can";
 
 impl StoreUrl {
-    /// The URL with its password, for the driver alone; `None` for a memory store.
-    pub(crate) fn redis(&self) -> Option<&str> {
+    /// The URL with its password, for a driver alone: not to be shown or logged. `None` for a memory store.
+    pub fn with_password(&self) -> Option<&str> {
         match &self.0 {
             Store::Redis(url) => Some(url.as_str()),
             Store::Memory(_) => None,

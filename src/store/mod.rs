@@ -20,7 +20,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     any::AnyStore,
     news::{FEED_CAPACITY, Feed, News, Topic, Topics},
-    redis::Settings,
+    redis::{Settings, check},
 };
 
 use crate::{Event, Fault, Fence, Holder, Lease, LeaseKind, Occupant, RequestId, Tag, Token, Ttl};

@@ -93,8 +93,9 @@ struct IllDisk {
 
 impl IllDisk {
     fn new() -> Self {
-        static OBJECT: LazyLock<PathBuf> =
-            LazyLock::new(|| compile("disk_shim").expect("the shim is compiled"));
+        static OBJECT: LazyLock<PathBuf> = LazyLock::new(|| {
+            compile("disk_shim", include_str!("../support/disk_shim.c")).expect("the shim is compiled")
+        });
         let ill = Self { object: &OBJECT, state: tempfile::NamedTempFile::new().expect("a file") };
         ill.set(false, false);
         ill

@@ -27,7 +27,10 @@ impl ClockShim {
     /// When there is no C compiler `cc`, or it fails: the text says what to do.
     pub fn build() -> Result<Self, String> {
         static OBJECT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let object = OBJECT.get_or_init(|| compile("clock_shim")).as_ref().map_err(String::clone)?;
+        let object = OBJECT
+            .get_or_init(|| compile("clock_shim", include_str!("clock_shim.c")))
+            .as_ref()
+            .map_err(String::clone)?;
         let file =
             NamedTempFile::with_prefix("clock-").map_err(|error| format!("no file for it: {error}"))?;
         let shim = Self { object, file };
@@ -65,22 +68,24 @@ fn write_at_start(file: &File, bytes: &[u8]) {
     file.write_all_at(bytes, 0).expect("our own file can be written");
 }
 
-/// Compiles a shared object for `LD_PRELOAD` from `tests/support/NAME.c`.
+/// Compiles a shared object for `LD_PRELOAD` from the text of `tests/support/NAME.c`, whichever package's tests ask.
 ///
 /// # Errors
 /// When there is no C compiler `cc`, or it fails: the text says what to do.
-pub fn compile(name: &str) -> Result<PathBuf, String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name).with_extension("c");
+pub fn compile(name: &str, text: &str) -> Result<PathBuf, String> {
     // Below the target directory, so `cargo clean` removes it.
     let target =
         option_env!("CARGO_TARGET_TMPDIR").ok_or("cargo names the folder to integration tests alone")?;
     let object = Path::new(target).join(name).with_extension("so");
     let unfinished = object.with_extension(std::process::id().to_string());
+    let source = Path::new(target).join(format!("{name}-{}.c", std::process::id()));
+    std::fs::write(&source, text).map_err(|error| format!("{}: {error}", source.display()))?;
     let output = Command::new("cc")
         .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-o"])
         .args([&unfinished, &source])
         .output()
         .map_err(|error| format!("{name} needs a C compiler, `cc`: {error}"))?;
+    let _ = std::fs::remove_file(&source);
     if !output.status.success() {
         return Err(format!("cc failed on {name}.c:\n{}", String::from_utf8_lossy(&output.stderr)));
     }

@@ -15,12 +15,18 @@ use crate::{
     store::{Store as _, pool::Way},
 };
 
-/// What a user needs to lock; `+info` and `+client|setname` are welcome.
-const RIGHTS: &str = "+eval +evalsha +time +get +set +del +exists +pttl +pexpire +type +scan \
+/// What a user needs to lock.
+pub(crate) const RIGHTS: &str = "+eval +evalsha +time +get +set +del +exists +pttl +pexpire +type +scan \
                       +zadd +zrem +zrange +hset +hget +hdel";
 
 /// What it needs beside that to say and to hear what happens.
-const CHANNEL_RIGHTS: &str = "+publish +subscribe +psubscribe +unsubscribe +punsubscribe";
+pub(crate) const CHANNEL_RIGHTS: &str = "+publish +subscribe +psubscribe +unsubscribe +punsubscribe";
+
+/// What it needs to remember past grants.
+pub(crate) const HISTORY_RIGHTS: &str = "+lpush +ltrim +lrange";
+
+/// What this look needs, and a connection to have its name in `CLIENT LIST`. It may lock without.
+pub(crate) const WELCOME_RIGHTS: &str = "+info +client|setname";
 
 const CHANNELS: &str = include_str!("scripts/channels.lua");
 

@@ -14,7 +14,7 @@
 //! and a call that came late because the server's clock had jumped.
 
 mod aim;
-mod check;
+pub(crate) mod check;
 mod clock;
 mod feed;
 mod message;
