@@ -123,6 +123,10 @@ pub enum ExtendError {
     /// is tried again each 30 s.
     #[error("redis refuses this service until its set-up is changed")]
     Misconfigured(#[source] Fault),
+    /// Redis could not be asked, and what was to [shorten](crate::Extend::shorten) the lease was not kept for later: too many wait, or
+    /// the log failed. Try again later.
+    #[error(transparent)]
+    NotDeferred(#[from] NotDeferred),
     /// Redis misbehaved. After a [`FaultKind::is_ambiguous`] one the lease may have been extended; to
     /// extend again is safe.
     #[error("the lease could not be extended")]
@@ -154,16 +158,48 @@ pub enum ReleaseError {
         #[source]
         fault: Fault,
     },
-    /// Too many calls already wait for a connection; nothing was sent.
+    /// Redis could not be asked, and the release was not kept for later: too many wait, or the log failed. Try again later.
+    #[error(transparent)]
+    NotDeferred(#[from] NotDeferred),
+    /// Too many calls already wait for a connection; nothing was sent, and nothing is deferred.
     #[error("too many calls wait for a connection")]
     Saturated,
     /// An operator has to change something first: the password, the rights of the user, the certificates; the source says what. Redis
-    /// is tried again each 30 s.
+    /// is tried again each 30 s, and nothing is deferred.
     #[error("redis refuses this service until its set-up is changed")]
     Misconfigured(#[source] Fault),
     /// Redis misbehaved; nothing was released.
     #[error("the lock could not be released")]
     Fault(#[source] Fault),
+}
+
+/// Redis could not be asked, and the call was not kept for later either: whoever made it is the only one who knows of it.
+#[derive(Debug, thiserror::Error)]
+#[error("redis could not be asked, and the call was not kept for later: {why}")]
+#[non_exhaustive]
+pub struct NotDeferred {
+    /// The name of the call. A release can be asked for again with it.
+    pub request: RequestId,
+    /// Why it was not kept.
+    pub why: DeferError,
+    /// Why Redis could not be asked. After a [`FaultKind::is_ambiguous`] one the call may have been applied.
+    #[source]
+    pub fault: Fault,
+}
+
+/// Why a call was not kept for later.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeferError {
+    /// As many calls wait for Redis as may ([`Config::deferred`](crate::Config::deferred)).
+    #[error("{most} calls wait for redis already, more are not kept")]
+    Full {
+        /// How many may wait.
+        most: usize,
+    },
+    /// The [`DeferredLog`](crate::DeferredLog) could not keep it; what it said.
+    #[error("{0}")]
+    Log(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Why a guard's lock was not released by its guard.
@@ -214,6 +250,33 @@ pub enum ForceReleaseError {
     /// Redis misbehaved. After a [`FaultKind::is_ambiguous`] one the lease may have been ended; look, and
     /// ask again.
     #[error("the lock could not be released by force")]
+    Fault(#[source] Fault),
+}
+
+/// Why leases could not be put back, or not all of them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// Too many calls already wait for a connection.
+    #[error("too many calls wait for a connection")]
+    Saturated,
+    /// Redis was not asked: it has failed too often just now, or an operator wants it so. Try again after `retry_after`.
+    #[error("redis is not asked for another {retry_after:?}, mode {}", mode.as_str())]
+    Unavailable {
+        /// What can be done meanwhile.
+        mode: Mode,
+        /// When Redis will have been tried again, in the background.
+        retry_after: Duration,
+        /// A [`CircuitOpen`](FaultKind::CircuitOpen); its source says why: the last fault that counted, or that it was by hand.
+        #[source]
+        fault: Fault,
+    },
+    /// An operator has to change something first: the password, the rights of the user, the certificates; the source says what. Redis
+    /// is tried again each 30 s.
+    #[error("redis refuses this service until its set-up is changed")]
+    Misconfigured(#[source] Fault),
+    /// Redis misbehaved.
+    #[error("the leases could not be put back")]
     Fault(#[source] Fault),
 }
 
@@ -271,6 +334,9 @@ pub enum ConnectError {
         /// The version that the server names.
         found: String,
     },
+    /// What the [`DeferredLog`](crate::DeferredLog) has kept could not be read.
+    #[error("the deferred calls of earlier processes could not be read")]
+    DeferredLog(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The snapshot socket could not be opened.
     #[error("the snapshot could not be served at {at}")]
     Snapshot {
@@ -307,4 +373,5 @@ from_fault! {
     ExtendError;
     ReleaseError;
     ForceReleaseError;
+    RestoreError, Unavailable;
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Fault, FaultKind, Watch, store::Topic};
+use crate::{Event, Fault, FaultKind, Watch, store::Topic};
 
 /// The mailbox of the hub.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Hearing {
 pub(crate) enum Request {
     /// Somebody waits in line.
     Grants,
+    /// Something happened that no store tells.
+    Tell(Event),
     /// Somebody wants to hear what happens.
     Watch { topic: Topic, reply: oneshot::Sender<Result<Watch, Fault>> },
 }
@@ -34,6 +36,12 @@ impl Hearing {
             // Without a hub nobody hears, and waiting goes by the poll alone.
             let _ = self.requests.send(Request::Grants);
         }
+    }
+
+    /// Something happened that no store tells: those who watch are told.
+    pub(crate) fn tell(&self, event: Event) {
+        // Without a hub nobody watches.
+        let _ = self.requests.send(Request::Tell(event));
     }
 
     /// The hub no longer listens for grants: the next one who waits has to say so.

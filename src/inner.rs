@@ -8,23 +8,30 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 #[cfg(feature = "rate-limit")]
 use crate::limits::Limits;
 use crate::{
-    AcquireError, Claim, Config, ConnectError, Fence, Lease, LostReason, Occupant, ReadFallback, Snapshot,
-    Stats, Tag,
+    AcquireError, Claim, Config, ConnectError, DeferredLog, Fence, Lease, LeaseSource, LostReason, Occupant,
+    ReadFallback, Snapshot, Stats, Tag,
     abandoned::Abandoned,
+    admission::Admission,
+    backlog::Backlog,
     grant::Grant,
     hearing::{Hearing, Request},
     held::{Held, Over},
     known::Known,
     lines::{Errand, Lines, Waiting},
-    meter::LockMeter,
+    meter::{LockMeter, RecoveryMeter},
     node::Node,
     roster::Roster,
-    store::{AnyStore, Ask},
+    server::Server,
+    store::{AnyStore, Ask, Store as _},
+    time::from_unix_millis,
     token::random_byte,
 };
 
@@ -91,6 +98,17 @@ pub(crate) struct ToSweep {
 
 pub(crate) type Errands = mpsc::UnboundedReceiver<Errand<ForLock>>;
 
+/// What a user has put behind the locks.
+#[derive(Debug, Default)]
+pub(crate) struct Doors {
+    /// Who is asked who holds what when Redis cannot be.
+    pub(crate) fallback: Option<Box<dyn ReadFallback>>,
+    /// Where deferred calls survive the process; the backlog takes it.
+    pub(crate) log: Option<Arc<dyn DeferredLog>>,
+    /// Who is asked which leases are to stand.
+    pub(crate) source: Option<Arc<dyn LeaseSource>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: Config,
@@ -101,8 +119,11 @@ pub(crate) struct Inner {
     pub(crate) hearing: Hearing,
     pub(crate) lines: Lines<ForLock>,
     pub(crate) roster: Roster,
-    /// Who is asked who holds what when Redis cannot be.
-    pub(crate) fallback: Option<Box<dyn ReadFallback>>,
+    pub(crate) doors: Doors,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) admission: Admission,
+    pub(crate) server: Server,
+    pub(crate) recovery: RecoveryMeter,
     #[cfg(feature = "rate-limit")]
     pub(crate) limits: Limits,
     to_sweep: mpsc::UnboundedSender<ToSweep>,
@@ -111,18 +132,21 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) async fn connect(
-        config: Config,
-        fallback: Option<Box<dyn ReadFallback>>,
-    ) -> Result<(Self, Mailboxes), ConnectError> {
+    pub(crate) async fn connect(config: Config, mut doors: Doors) -> Result<(Self, Mailboxes), ConnectError> {
         config.check()?;
         let meter = Arc::new(LockMeter::default());
+        let bell = Arc::new(Notify::new());
+        let backlog = Backlog::new(config.deferred, doors.log.take(), bell.clone());
+        backlog.load(config.deadline).await.map_err(ConnectError::DeferredLog)?;
         let store = config.open_store(meter.clone()).await?;
+        // What was left to be done comes before what is new.
+        let has_nothing_to_do = backlog.is_empty() && doors.source.is_none();
         let (lines, errands) = Lines::new(config.wait.line as usize);
         let (hearing, requests) = Hearing::new();
         let (sender, to_sweep) = mpsc::unbounded_channel();
         let (known, roster) = (Known::default(), Roster::default());
         let node = Node::new(config.circuit.clone(), config.retry.clone());
+        let server = Server::new(store.report().run_id);
         let inner = Self {
             #[cfg(feature = "rate-limit")]
             limits: Limits::new(config.limits.per_holder, config.limits.per_tag, Instant::now()),
@@ -134,7 +158,11 @@ impl Inner {
             hearing,
             lines,
             roster,
-            fallback,
+            doors,
+            backlog: Arc::new(backlog),
+            admission: Admission::new(has_nothing_to_do, bell),
+            server,
+            recovery: RecoveryMeter::default(),
             to_sweep: sender,
             started_at: SystemTime::now(),
             seq: AtomicU64::new(0),
@@ -177,6 +205,12 @@ impl Inner {
         true
     }
 
+    /// A lock that a guard counted on until now was found to be somebody else's.
+    pub(crate) fn overlap(&self, tag: &Tag, fence: Fence) {
+        tracing::error!(tag = tag.as_str(), %fence, "a lock that a guard counts on is somebody else's: both have held it");
+        self.recovery.overlaps.add_one();
+    }
+
     /// A claim to what `ask` was granted, or is yet to be until then.
     pub(crate) fn claim(&self, ask: Arc<Ask>, is_named: bool, until: Instant) -> Claim {
         let (claim, owner) = Claim::new(ask.token, is_named);
@@ -203,17 +237,34 @@ impl Inner {
         Instant::now() + self.config.deadline + self.config.wait.place()
     }
 
+    /// What the server's clock shows now at the latest.
+    pub(crate) fn server_now(&self) -> SystemTime {
+        from_unix_millis(self.store.now_micros() / 1000)
+    }
+
+    /// Whether acquires pass.
+    pub(crate) fn is_open(&self) -> bool {
+        self.admission.is_open(self.store.breaks())
+    }
+
     pub(crate) fn stats(&self) -> Stats {
+        let mut server = self.store.report();
+        if let Some(run) = self.server.run() {
+            server.run_id = run;
+        }
+        let mut recovery = self.recovery.read(!self.is_open());
+        self.backlog.read(&mut recovery);
         Stats {
             pool: self.store.pool(),
             locks: self.meter.read(self.lines.waiting() as u64, self.roster.count(Instant::now())),
-            server: self.store.report(),
+            server,
             faults: self.node.read(self.meter.degraded_reads()),
+            recovery,
         }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let Stats { pool, locks, server, faults } = self.stats();
+        let Stats { pool, locks, server, faults, recovery } = self.stats();
         Snapshot {
             schema: Snapshot::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -225,6 +276,7 @@ impl Inner {
             locks,
             server,
             faults,
+            recovery,
         }
     }
 }

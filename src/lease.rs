@@ -2,7 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{Fence, Holder, Tag, Token};
+use crate::{
+    Fence, Holder, Tag, Token,
+    text::{self, InvalidText},
+};
+
+/// The longest note, in bytes.
+const MAX_NOTE: usize = 200;
+
+/// Checks what is to stand beside a lease.
+pub(crate) fn check_note(note: &str) -> Result<(), InvalidText> {
+    text::check("note", note, 0, MAX_NOTE)
+}
 
 /// What a grant is tied to.
 ///

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod abandoned;
+mod admission;
 mod agenda;
 mod attempt;
+mod backlog;
 mod buckets;
 mod builder;
 mod circuit;
@@ -29,6 +31,7 @@ mod hub;
 mod inner;
 mod known;
 mod lease;
+mod lease_source;
 #[cfg(feature = "rate-limit")]
 mod limits;
 mod lines;
@@ -39,12 +42,16 @@ mod meter;
 pub mod metrics;
 mod mode;
 mod node;
+mod outcome;
+mod phase;
 mod prober;
 mod rate;
+mod recovery;
 mod renewal;
 mod retry;
 mod roster;
 mod schedule;
+mod server;
 #[cfg(feature = "snapshot")]
 mod snapshot;
 mod stats;
@@ -59,7 +66,7 @@ mod ttl;
 mod waiters;
 mod watch;
 
-pub use builder::{Acquire, AcquireAll, AcquireGuard, Connect, Extend, Release};
+pub use builder::{Acquire, AcquireAll, AcquireGuard, Connect, Extend, Release, Shorten};
 pub use circuit::{Circuit, CircuitConfig, CircuitWatch, Permit, Rejected};
 pub use claim::Claim;
 pub use config::{
@@ -70,8 +77,8 @@ pub use deferred::{Deferred, DeferredCall, DeferredLog, DeferredLogAnswer, Inval
 pub use deferred::{FileDeferredLog, Fsync};
 pub use endpoint::SnapshotEndpoint;
 pub use error::{
-    AcquireAllError, AcquireError, ConfigError, ConnectError, ExtendError, ForceReleaseError,
-    GuardReleaseError, LimitedBy, ReadError, ReleaseError,
+    AcquireAllError, AcquireError, ConfigError, ConnectError, DeferError, ExtendError, ForceReleaseError,
+    GuardReleaseError, LimitedBy, NotDeferred, ReadError, ReleaseError, RestoreError,
 };
 pub use event::Event;
 pub use fallback::{FallbackReading, ReadFallback};
@@ -83,16 +90,20 @@ pub use held::{GuardState, GuardWatch};
 pub use history::{LeaseEnd, PastLease};
 pub use holder::Holder;
 pub use lease::{Lease, LeaseKind, Occupant, Reading, Source};
+pub use lease_source::{LeaseSource, LeaseSourceAnswer};
 pub use locks::SpoolLocks;
 pub use lost::{LockLost, LostReason};
 pub use mode::Mode;
 pub use node::ModeWatch;
+pub use outcome::{ReleaseOutcome, RestoreOutcome, ShortenOutcome};
+pub use phase::RecoveryPhase;
 pub use rate::{InvalidRate, Rate};
 pub use retry::RetryConfig;
 pub use schedule::{Delays, Jitter, Schedule};
 pub use stats::{
     CircuitState, CircuitStats, ClosedReason, FaultStats, Histogram, LimitReason, LockStats, OperationStats,
-    PoolAlert, PoolReport, PoolStats, PoolStatus, ServerReport, Snapshot, Stats, Warning,
+    PhaseStats, PoolAlert, PoolReport, PoolStats, PoolStatus, RecoveryStats, ServerReport, Snapshot, Stats,
+    Warning,
 };
 pub use store::pool::PoolConfig;
 pub use tag::Tag;

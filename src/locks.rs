@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[cfg(feature = "snapshot")]
 use crate::snapshot::SnapshotServer;
 use crate::{
     Acquire, AcquireAll, AcquireGuard, Circuit, Config, Connect, ConnectError, Extend, Fault, FaultKind,
     ForceReleaseError, Health, Holder, Lease, Mode, Occupant, PastLease, ReadError, Reading, Release,
-    Snapshot, SnapshotEndpoint, Stats, Tag, Ttl, Watch, attempt,
+    RestoreError, RestoreOutcome, Snapshot, SnapshotEndpoint, Stats, Tag, Ttl, Watch, attempt,
     builder::Pending,
     dependency::Dependency,
     hub::Hub,
     inner::{Inner, Mailboxes},
     node::{ModeWatch, Purpose},
-    prober, renewal,
+    prober, recovery, renewal,
     store::Topic,
     sweeper, waiters,
 };
@@ -52,6 +53,8 @@ struct Front {
     dependencies: Vec<Dependency>,
     /// Hears until the last clone is gone.
     _hub: Hub,
+    /// Says that the last clone is gone.
+    _gone: DropGuard,
     /// Serves snapshots until the last clone is gone.
     #[cfg(feature = "snapshot")]
     snapshots: Option<SnapshotServer>,
@@ -63,11 +66,12 @@ impl SpoolLocks {
     /// [`Stats::server`]`.warnings`.
     ///
     /// Must be awaited within a tokio runtime; the connections live on that runtime. Takes `connect_timeout` and one `deadline`
-    /// at most, 10 s by default. Connect once and clone: each `connect` has connections of its own.
+    /// at most, 10 s by default; where a [`deferred_log`](Connect::deferred_log) is to be read, one `deadline` more. Connect once and
+    /// clone: each `connect` has connections of its own.
     ///
     /// # Errors
-    /// [`ConnectError`] — a setting or the name of a dependency that cannot be used, a server that is too old or cannot be reached,
-    /// or a snapshot socket that cannot be opened.
+    /// [`ConnectError`] — a setting or the name of a dependency that cannot be used, a log that cannot be read, a server that is too
+    /// old or cannot be reached, or a snapshot socket that cannot be opened.
     ///
     /// # Cancel safety
     /// Dropped, nothing stays open.
@@ -76,19 +80,24 @@ impl SpoolLocks {
     }
 
     async fn open(connect: Connect) -> Result<Self, ConnectError> {
-        let Connect { config, dependencies, fallback } = connect;
+        let Connect { config, dependencies, doors } = connect;
         Dependency::check_names(&dependencies)?;
-        let (inner, Mailboxes { errands, to_sweep, requests }) = Inner::connect(config, fallback).await?;
+        let (inner, Mailboxes { errands, to_sweep, requests }) = Inner::connect(config, doors).await?;
         let inner = Arc::new(inner);
         tokio::spawn(waiters::keep(Arc::downgrade(&inner), errands));
         tokio::spawn(sweeper::keep(Arc::downgrade(&inner), to_sweep));
         tokio::spawn(renewal::keep(Arc::downgrade(&inner)));
         tokio::spawn(prober::keep(Arc::downgrade(&inner)));
+        let gone = CancellationToken::new();
+        tokio::spawn(recovery::keep(inner.clone(), gone.clone()));
         let hub = Hub::start(inner.clone(), requests, Hub::LINGER);
-        Ok(Self { front: Arc::new(Front::open(inner, dependencies, hub)?) })
+        Ok(Self { front: Arc::new(Front::open(inner, dependencies, hub, gone.drop_guard())?) })
     }
 
     /// Acquires the lock on `tag` for `holder`. Where somebody else has it, waits in line if [`wait`](Acquire::wait) says so.
+    ///
+    /// While this process recovers, it waits for its turn; where a release of `tag` on behalf of `holder` waits for Redis, for that. Both
+    /// up to the deadline of the call, which ends in `Unavailable` then.
     ///
     /// # Errors
     /// [`AcquireError`](crate::AcquireError): `Contended` — somebody else has it. `AlreadyHeld` — this holder has it.
@@ -152,7 +161,8 @@ impl SpoolLocks {
     ///
     /// # Errors
     /// [`ExtendError`](crate::ExtendError): `NotHolder` — somebody else has it. `NotHeld` — the lease has ended; an extend never
-    /// makes a new one. `Saturated`, `Misconfigured`, `Fault`.
+    /// makes a new one. `Saturated`, `Misconfigured`, `Fault`; a `Fault` also while a release of `tag` on behalf of `holder` waits
+    /// for Redis, which would end the lease nevertheless.
     ///
     /// # Cancel safety
     /// If dropped, the lease may have been extended.
@@ -162,13 +172,18 @@ impl SpoolLocks {
 
     /// Releases the lease that `holder` has on `tag`; any process may do so on the holder's behalf.
     ///
+    /// Where Redis cannot be asked, the release is [deferred](crate::ReleaseOutcome::Deferred): kept, in a
+    /// [log](Connect::deferred_log) where there is one, and applied once Redis is back if this lease still stands then. While a release
+    /// of the tag waits, those that follow wait behind it; while Redis is away, so do all.
+    ///
     /// # Errors
     /// [`ReleaseError`](crate::ReleaseError): `NotHolder` — somebody else has it, nothing changed. `NotHeld` — the lease had
-    /// ended. `Ambiguous` — no answer came; ask again with its request id. `Saturated`, `Misconfigured`, `Fault` — nothing was
-    /// released.
+    /// ended. `NotDeferred` — Redis could not be asked, and the release was not kept. `Ambiguous` — no answer came that is understood;
+    /// ask again with its request id. `Fault` — nothing was released; and where nothing is [deferred](Config::deferred) `Saturated`,
+    /// `Misconfigured` as well.
     ///
     /// # Cancel safety
-    /// If dropped, the lease may have been released, and may still be until the deadline of the call has passed.
+    /// If dropped, the lease may have been released, and may still be until the deadline of the call has passed; or it was deferred.
     pub fn release<'a>(&'a self, tag: &'a Tag, holder: &'a Holder) -> Release<'a> {
         Release::new(&self.front.inner, tag, holder)
     }
@@ -211,6 +226,27 @@ impl SpoolLocks {
             }
         }
         outcome
+    }
+
+    /// Puts back which of `leases` Redis has lost; says of each, in their order, what became of it.
+    ///
+    /// A lease is put back as it was (holder, kind, fence, since, note) for what is left of its time, under its own token or a new one,
+    /// where the tag is free and remembers no fence as high: a tag that does has not lost this lease, which had ended. So a stale
+    /// ledger brings back nothing that was released, expired or ended by force, unless Redis has lost that fence too; to call it twice
+    /// does no harm. Who waits for the tag waits on. A note that an [`acquire`](Self::acquire) would refuse is left out.
+    ///
+    /// A [`LeaseSource`](crate::LeaseSource) has this done by itself whenever it is needed. Up to 16 calls are under way at once, each
+    /// of which takes the config's deadline at most.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: `Unavailable`, `Saturated`, `Misconfigured`, `Fault`. Some may have been put back by then: call again.
+    ///
+    /// # Cancel safety
+    /// If dropped, some may have been put back.
+    pub async fn restore(&self, leases: &[Lease]) -> Result<Vec<RestoreOutcome>, RestoreError> {
+        let mut outcomes = Vec::with_capacity(leases.len());
+        attempt::restore(&self.front.inner, leases, |_, outcome| outcomes.push(outcome)).await?;
+        Ok(outcomes)
     }
 
     /// Says who holds `tag`; `None`: nobody does, or did when it was last seen.
@@ -367,23 +403,33 @@ impl IntoFuture for Connect {
 
 impl Front {
     #[cfg(feature = "snapshot")]
-    fn open(inner: Arc<Inner>, dependencies: Vec<Dependency>, hub: Hub) -> Result<Self, ConnectError> {
+    fn open(
+        inner: Arc<Inner>,
+        dependencies: Vec<Dependency>,
+        hub: Hub,
+        gone: DropGuard,
+    ) -> Result<Self, ConnectError> {
         let serve = |endpoint: &SnapshotEndpoint| {
             let source = inner.clone();
             SnapshotServer::start(endpoint, move || source.snapshot())
                 .map_err(|source| ConnectError::Snapshot { at: endpoint.to_string(), source })
         };
         let snapshots = inner.config.snapshot.as_ref().map(serve).transpose()?;
-        Ok(Self { inner, dependencies, _hub: hub, snapshots })
+        Ok(Self { inner, dependencies, _hub: hub, _gone: gone, snapshots })
     }
 
     #[cfg(not(feature = "snapshot"))]
-    fn open(inner: Arc<Inner>, dependencies: Vec<Dependency>, hub: Hub) -> Result<Self, ConnectError> {
+    fn open(
+        inner: Arc<Inner>,
+        dependencies: Vec<Dependency>,
+        hub: Hub,
+        gone: DropGuard,
+    ) -> Result<Self, ConnectError> {
         if let Some(endpoint) = &inner.config.snapshot {
             let source = std::io::Error::other("needs the feature snapshot");
             return Err(ConnectError::Snapshot { at: endpoint.to_string(), source });
         }
-        Ok(Self { inner, dependencies, _hub: hub })
+        Ok(Self { inner, dependencies, _hub: hub, _gone: gone })
     }
 }
 

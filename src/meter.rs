@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{FaultKind, Histogram, LimitedBy, LockStats, LostReason, OperationStats, buckets, stats::Swept};
+use crate::{
+    FaultKind, Histogram, LimitedBy, LockStats, LostReason, OperationStats, PhaseStats, RecoveryPhase,
+    RecoveryStats, buckets, stats::Swept,
+};
 
 /// A count that only rises.
 #[derive(Debug, Default)]
@@ -257,6 +260,81 @@ impl LockMeter {
             guards,
             guards_in_jeopardy,
             limited_total: LimitedBy::ALL.iter().zip(&self.limited).map(limited).collect(),
+        }
+    }
+}
+
+/// What became of a lease that was to be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PutBack {
+    Restored,
+    Stood,
+    Refused,
+}
+
+impl PutBack {
+    pub(crate) const ALL: [Self; 3] = [Self::Restored, Self::Stood, Self::Refused];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restored => "restored",
+            Self::Stood => "stood",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct PhaseMeter {
+    total: Counter,
+    failures: Counter,
+    micros: AtomicU64,
+}
+
+/// What the recoveries of a process count.
+#[derive(Debug, Default)]
+pub(crate) struct RecoveryMeter {
+    pub(crate) restarts: Counter,
+    pub(crate) data_losses: Counter,
+    pub(crate) overlaps: Counter,
+    put_back: [Counter; PutBack::ALL.len()],
+    phases: [PhaseMeter; RecoveryPhase::ALL.len()],
+}
+
+impl RecoveryMeter {
+    pub(crate) fn put_back(&self, outcome: PutBack) {
+        self.put_back[outcome as usize].add_one();
+    }
+
+    /// A phase is over, or was cut short.
+    pub(crate) fn phase(&self, phase: RecoveryPhase, took: Duration, is_complete: bool) {
+        let meter = &self.phases[phase as usize];
+        meter.total.add_one();
+        meter.micros.fetch_add(saturating_nanos(took) / 1000, Relaxed);
+        if !is_complete {
+            meter.failures.add_one();
+        }
+    }
+
+    /// What is counted here; the deferred calls are counted elsewhere.
+    pub(crate) fn read(&self, is_recovering: bool) -> RecoveryStats {
+        let put_back = |(outcome, count): (&PutBack, &Counter)| (outcome.as_str().to_owned(), count.get());
+        let phase = |(phase, meter): (&RecoveryPhase, &PhaseMeter)| {
+            let stats = PhaseStats {
+                total: meter.total.get(),
+                failures_total: meter.failures.get(),
+                seconds_total: Duration::from_micros(meter.micros.load(Relaxed)).as_secs_f64(),
+            };
+            (phase.as_str().to_owned(), stats)
+        };
+        RecoveryStats {
+            restarts_total: self.restarts.get(),
+            data_losses_total: self.data_losses.get(),
+            overlaps_total: self.overlaps.get(),
+            restored_total: PutBack::ALL.iter().zip(&self.put_back).map(put_back).collect(),
+            phases: RecoveryPhase::ALL.iter().zip(&self.phases).map(phase).collect(),
+            is_recovering,
+            ..RecoveryStats::default()
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     LostReason, Ttl, abandoned::Abandoned, agenda::Agenda, attempt, held::Held, inner::Inner,
-    roster::ByPlace, store::Store as _,
+    roster::ByPlace, store::Store as _, token::random_byte,
 };
 
 /// How many renewals are under way at once: what one lane carries, and four where that is not enough. Locks are for work, not
@@ -72,6 +72,8 @@ struct Keeper {
     waiting: Agenda<Instant, ByPlace>,
     /// The pause after the last fault; none where Redis has answered since.
     pause: Option<Pause>,
+    /// Whether Redis has answered just now, after a fault.
+    is_back: bool,
     /// Until when a lane is kept where no guard is seen any more; none where none is kept.
     lane_until: Option<Instant>,
 }
@@ -101,6 +103,9 @@ impl Keeper {
                 Err(_) => time_is_over(inner, &held),
             }
         }
+        if std::mem::take(&mut self.is_back) {
+            self.spread(inner, now);
+        }
         while self.renewals.len() < self.side_by_side(now)
             && let Some(ByPlace(held)) = self.waiting.pop()
         {
@@ -114,6 +119,20 @@ impl Keeper {
         let resumes = self.pause.map(|pause| pause.until);
         let resumes = resumes.filter(|until| now < *until && !self.waiting.is_empty());
         [next, resumes, self.lane_until].into_iter().flatten().min()
+    }
+
+    /// Redis is back: those who have waited for it are no burst on top of those who come in their rhythm. So all come one after the
+    /// other, those that are nearest to their end first.
+    fn spread(&mut self, inner: &Inner, now: Instant) {
+        while self.waiting.pop().is_some() {}
+        let mut all = inner.roster.all();
+        all.sort_by_cached_key(|held| held.safe_until(now).ok());
+        let count = all.len() as f64;
+        for (place, held) in all.iter().enumerate() {
+            // By chance as well: other processes do the same.
+            let part = (place as f64 + f64::from(random_byte()) / 256.0) / count;
+            inner.roster.set(held, held.renewal_after_outage(now, part));
+        }
     }
 
     fn side_by_side(&self, now: Instant) -> usize {
@@ -143,7 +162,10 @@ impl Keeper {
     fn ended(&mut self, is_answered: Option<bool>, now: Instant) {
         match (is_answered, self.pause) {
             (None, _) => {}
-            (Some(true), _) => self.pause = None,
+            (Some(true), before) => {
+                self.is_back |= before.is_some();
+                self.pause = None;
+            }
             // Those that were under way together fail together: it is one fault.
             (Some(false), Some(Pause { until, .. })) if now < until => {}
             (Some(false), before) => {
@@ -203,7 +225,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        Config, GuardState, Holder, LockGuard, Tag, Ttl, builder::AcquireGuard, inner::Mailboxes, sweeper,
+        Config, GuardState, Holder, LockGuard, Tag, Ttl,
+        builder::AcquireGuard,
+        inner::{Doors, Mailboxes},
+        sweeper,
     };
 
     const GUARDS: usize = 1000;
@@ -211,7 +236,7 @@ mod tests {
 
     async fn process() -> Arc<Inner> {
         let (inner, Mailboxes { to_sweep, .. }) =
-            Inner::connect(Config::new("memory://").unwrap(), None).await.unwrap();
+            Inner::connect(Config::new("memory://").unwrap(), Doors::default()).await.unwrap();
         let inner = Arc::new(inner);
         tokio::spawn(sweeper::keep(Arc::downgrade(&inner), to_sweep));
         inner
@@ -327,6 +352,34 @@ mod tests {
         assert_eq!(lasts(&keeper), Some(left / 4));
         keeper.ended(Some(true), now);
         assert_eq!((lasts(&keeper), keeper.side_by_side(now)), (None, SIDE_BY_SIDE));
+        drop(guards);
+    }
+
+    /// Those that were late came on top of those that were not: more than twice as many as ever, when Redis has just come back.
+    #[tokio::test(start_paused = true)]
+    async fn when_redis_is_back_all_come_one_after_the_other_the_nearest_to_their_end_first() {
+        let inner = process().await;
+        let guards = take(&inner, "TEST", Ttl::HALF_MINUTE, GUARDS).await;
+        let mut keeper = Keeper::default();
+        advance(INTERVAL * 6 / 5).await;
+        let now = Instant::now();
+        while let Some(held) = inner.roster.take(now) {
+            inner.roster.set(&held, now + 2 * INTERVAL);
+            keeper.waiting.set(&ByPlace(held), now);
+        }
+        assert_eq!(keeper.waiting.iter().count(), GUARDS, "all are late");
+        keeper.spread(&inner, now);
+        assert!(keeper.waiting.is_empty());
+        let mut tenths = [0; 10];
+        for tenth in &mut tenths {
+            advance(INTERVAL / 10).await;
+            while inner.roster.take(Instant::now()).is_some() {
+                *tenth += 1;
+            }
+        }
+        println!("after the outage: {tenths:?}");
+        assert_spread(&tenths, GUARDS);
+        assert_eq!(tenths.iter().sum::<u64>(), GUARDS as u64, "each once");
         drop(guards);
     }
 

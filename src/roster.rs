@@ -72,6 +72,11 @@ impl Roster {
         (guards.iter().count() as u64, guards.iter().filter(is_in_jeopardy).count() as u64)
     }
 
+    /// All there are.
+    pub(crate) fn all(&self) -> Vec<Arc<Held>> {
+        self.guards().iter().map(|ByPlace(held)| held.clone()).collect()
+    }
+
     pub(crate) fn bell(&self) -> Arc<Notify> {
         self.bell.clone()
     }

@@ -216,6 +216,48 @@ impl Default for FaultStats {
     }
 }
 
+/// What a process does so that nothing is lost, and what it has been through.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
+#[non_exhaustive]
+pub struct RecoveryStats {
+    /// Deferred calls that wait for Redis.
+    pub deferred: u64,
+    /// Calls that were deferred.
+    pub deferred_total: u64,
+    /// Calls that could neither be sent nor kept for later: their callers were told.
+    pub deferred_refused_total: u64,
+    /// Deferred calls that are done with, by [`Settlement`](crate::Settlement); those of earlier processes as well.
+    pub settled_total: BTreeMap<String, u64>,
+    /// Times that another run of the server was met than before.
+    pub restarts_total: u64,
+    /// Times that the server was found to have lost data.
+    pub data_losses_total: u64,
+    /// Leases that were to be put back, by what became of it: `restored`, `stood` (it was not lost), `refused` (it had ended, or
+    /// somebody else has the tag).
+    pub restored_total: BTreeMap<String, u64>,
+    /// Locks that were found to be somebody else's while a guard of this process still counted on them.
+    pub overlaps_total: u64,
+    /// Whether acquires wait until this process has recovered.
+    pub is_recovering: bool,
+    /// The phases of recoveries, by [`RecoveryPhase`](crate::RecoveryPhase).
+    pub phases: BTreeMap<String, PhaseStats>,
+}
+
+/// What one phase of the recoveries counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct PhaseStats {
+    /// Times that it was gone through.
+    pub total: u64,
+    /// Those of them that were cut short: by a fault, or because their time was over.
+    pub failures_total: u64,
+    /// Time that it took, all in all.
+    pub seconds_total: f64,
+}
+
 /// A histogram: counts by bucket, and the sum.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -272,11 +314,14 @@ pub struct Stats {
     pub pool: PoolStats,
     /// The lock operations.
     pub locks: LockStats,
-    /// The server, as it was when the first connection was opened.
+    /// The server, as it was when the first connection was opened; its run id is that of the run that answered last.
     pub server: ServerReport,
     /// Faults: modes, circuits, retries.
     #[cfg_attr(feature = "serde", serde(default))]
     pub faults: FaultStats,
+    /// What was done so that nothing is lost.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub recovery: RecoveryStats,
 }
 
 /// What `GET /v1/snapshot` answers: raw cumulative numbers of one process.
@@ -304,11 +349,14 @@ pub struct Snapshot {
     pub pools: Vec<PoolStats>,
     /// The lock operations.
     pub locks: LockStats,
-    /// The server, as it was when the first connection was opened.
+    /// The server, as it was when the first connection was opened; its run id is that of the run that answered last.
     pub server: ServerReport,
     /// Faults: modes, circuits, retries.
     #[cfg_attr(feature = "serde", serde(default))]
     pub faults: FaultStats,
+    /// What was done so that nothing is lost.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub recovery: RecoveryStats,
 }
 
 impl Snapshot {

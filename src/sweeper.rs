@@ -188,7 +188,7 @@ mod tests {
     use super::*;
     use crate::{
         Config, Holder, LeaseKind, Tag, Token, Ttl,
-        inner::Mailboxes,
+        inner::{Doors, Mailboxes},
         store::{Acquired, Seen, Store as _},
     };
 
@@ -207,7 +207,7 @@ mod tests {
 
     async fn process() -> Arc<Inner> {
         let (inner, Mailboxes { to_sweep, .. }) =
-            Inner::connect(Config::new("memory://").unwrap(), None).await.unwrap();
+            Inner::connect(Config::new("memory://").unwrap(), Doors::default()).await.unwrap();
         let inner = Arc::new(inner);
         tokio::spawn(keep(Arc::downgrade(&inner), to_sweep));
         inner

@@ -1,6 +1,10 @@
 //! [`Ttl`]: how long a lock lasts.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 /// How long a lock lasts unless it is extended or released: 1 ms to 30 days, in whole milliseconds.
 ///
@@ -39,6 +43,17 @@ impl Ttl {
             return Err(InvalidTtl(duration));
         }
         Ok(ttl)
+    }
+
+    /// The longest one that is no longer than `duration`; none where that is too short for any.
+    pub(crate) fn at_most(duration: Duration) -> Option<Self> {
+        let millis = duration.min(Self::MAX.duration()).as_millis();
+        Some(Self(u32::try_from(millis).ok()?)).filter(|ttl| *ttl >= Self::MIN)
+    }
+
+    /// What is left until `end`; none where that is less than a ttl can be.
+    pub(crate) fn until(end: SystemTime, now: SystemTime) -> Option<Self> {
+        Self::at_most(end.duration_since(now).unwrap_or_default())
     }
 
     /// The ttl as a duration.
@@ -88,6 +103,24 @@ pub struct InvalidTtl(Duration);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_in_whole_milliseconds_and_30_days_at_most() {
+        let millis = Duration::from_millis;
+        for (left, ttl) in [
+            (Duration::ZERO, None),
+            (Duration::from_micros(999), None),
+            (Duration::from_micros(1_500), Some(1)),
+            (millis(2_592_000_000), Some(2_592_000_000)),
+            (millis(2_592_000_020), Some(2_592_000_000)),
+            (Duration::MAX, Some(2_592_000_000)),
+        ] {
+            assert_eq!(Ttl::at_most(left).map(Ttl::millis), ttl, "{left:?}");
+        }
+        let now = SystemTime::UNIX_EPOCH + millis(5);
+        assert_eq!(Ttl::until(now + millis(7), now).map(Ttl::millis), Some(7));
+        assert_eq!(Ttl::until(SystemTime::UNIX_EPOCH, now), None);
+    }
 
     #[test]
     fn ttl_is_exact_or_refused() {

@@ -52,7 +52,7 @@ impl Net {
         (config.pool.depth, config.pool.max_waiters) = (32, 400);
         config.pool.idle_timeout = DEADLINE;
         // Each call is one try, and a lost answer is for its caller to deal with.
-        (config.retry.attempts, config.circuit.faults) = (1, 1000);
+        (config.retry.attempts, config.circuit.faults, config.deferred) = (1, 1000, 0);
         tune(&mut config);
         let far = SpoolLocks::connect(config.clone()).await.expect("healthy");
         config.url = Config::new(&server.url()).expect("an address").url;
@@ -186,7 +186,7 @@ async fn cancelled_acquires_leave_nothing_behind() {
             let after = Duration::from_micros(number as u64 * 250);
             let (tag, worker) = (tag(number), worker());
             match timeout(after, far.acquire(&tag, &worker).into_future()).await {
-                Ok(Ok(lease)) => far.release_lease(&lease).await.expect("it is held"),
+                Ok(Ok(lease)) => drop(far.release_lease(&lease).await.expect("it is held")),
                 Ok(Err(error)) => panic!("the line is good: {error:?}"),
                 Err(_cancelled) => {}
             }

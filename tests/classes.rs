@@ -297,6 +297,8 @@ fn server() -> ScriptedServer {
 fn config(url: &str) -> Config {
     let mut config = Config::new(url).expect("the address is right");
     (config.retry.attempts, config.circuit.faults) = (1, 1000);
+    // Nor is anything kept for later.
+    config.deferred = 0;
     config
 }
 

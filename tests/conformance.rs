@@ -19,7 +19,7 @@ use std::{
 
 use spool_lock::{
     AcquireError, Config, ExtendError, Fence, ForceReleaseError, Holder, Lease, LeaseKind, Occupant,
-    ReleaseError, RequestId, Source, SpoolLocks, Tag, Token, Ttl,
+    ReleaseError, ReleaseOutcome, RequestId, Shorten, ShortenOutcome, Source, SpoolLocks, Tag, Token, Ttl,
 };
 use support::{RedisServer, eventually};
 use tokio::task::JoinSet;
@@ -119,7 +119,7 @@ fn assert_already_held(outcome: Result<Lease, AcquireError>) -> Lease {
 }
 
 #[track_caller]
-fn assert_not_holder(outcome: Result<(), ReleaseError>) -> Occupant {
+fn assert_not_holder(outcome: Result<ReleaseOutcome, ReleaseError>) -> Occupant {
     match outcome {
         Err(ReleaseError::NotHolder(occupant)) => *occupant,
         other => panic!("not holder was expected: {other:?}"),
@@ -127,10 +127,17 @@ fn assert_not_holder(outcome: Result<(), ReleaseError>) -> Occupant {
 }
 
 #[track_caller]
-fn assert_not_held(outcome: Result<(), ReleaseError>) -> Option<Fence> {
+fn assert_not_held(outcome: Result<ReleaseOutcome, ReleaseError>) -> Option<Fence> {
     match outcome {
         Err(ReleaseError::NotHeld { last }) => last,
         other => panic!("not held was expected: {other:?}"),
+    }
+}
+
+async fn shortened(call: Shorten<'_>) -> Lease {
+    match call.await.unwrap() {
+        ShortenOutcome::Shortened(lease) => lease,
+        other => panic!("it can be asked: {other:?}"),
     }
 }
 
@@ -186,9 +193,9 @@ async fn every_grant_has_a_higher_fence(stand: Stand) {
         assert!(lease.fence.get() > last, "{} after {last}", lease.fence);
         last = lease.fence.get();
         match turn % 4 {
-            0 => locks.release(&tag, &holder).await.unwrap(),
+            0 => drop(locks.release(&tag, &holder).await.unwrap()),
             1 => drop(locks.force_release(&tag, "operator", "test").await.unwrap()),
-            2 => locks.release_lease(&lease).await.unwrap(),
+            2 => drop(locks.release_lease(&lease).await.unwrap()),
             _ => {
                 locks.extend(&tag, &holder, Ttl::MIN).shorten().await.unwrap();
                 stand.ended(&tag).await;
@@ -324,7 +331,7 @@ async fn an_extend_shortens_only_when_asked(stand: Stand) {
     let extended = stand.locks.extend(&tag, &worker, millis(1000)).await.unwrap();
     assert_same(extended, &lease);
     assert_eq!(stand.ends_at(&tag), ends_at);
-    let shortened = stand.locks.extend(&tag, &worker, millis(20_000)).shorten().await.unwrap();
+    let shortened = shortened(stand.locks.extend(&tag, &worker, millis(20_000)).shorten()).await;
     let left = shortened.expires_at.duration_since(SystemTime::now()).unwrap();
     assert!(left <= Duration::from_secs(20), "{left:?}");
     assert_same(stand.occupant(&tag).await.unwrap(), &shortened);
@@ -334,12 +341,11 @@ async fn an_extend_never_creates(stand: Stand) {
     let (tag, worker) = (tag("TEST-02"), worker());
     let lease = stand.locks.acquire(&tag, &worker).ttl(millis(30)).await.unwrap();
     stand.ended(&tag).await;
-    for extend in [
-        stand.locks.extend(&tag, &worker, Ttl::HOUR),
-        stand.locks.extend(&tag, &worker, Ttl::HOUR).fence(lease.fence).shorten(),
-    ] {
-        match extend.await {
-            Err(ExtendError::NotHeld { last }) => assert_eq!(last, Some(lease.fence)),
+    let extend = || stand.locks.extend(&tag, &worker, Ttl::HOUR);
+    let not_held = [extend().await.unwrap_err(), extend().fence(lease.fence).shorten().await.unwrap_err()];
+    for error in not_held {
+        match error {
+            ExtendError::NotHeld { last } => assert_eq!(last, Some(lease.fence)),
             other => panic!("not held was expected: {other:?}"),
         }
     }
@@ -547,7 +553,7 @@ async fn the_shortest_and_the_longest_ttl_are_exact(stand: Stand) {
         }
     }
     let tag = tag("longest");
-    let extended = stand.locks.extend(&tag, &worker(), Ttl::MIN).shorten().await.unwrap();
+    let extended = shortened(stand.locks.extend(&tag, &worker(), Ttl::MIN).shorten()).await;
     assert!(extended.expires_at <= SystemTime::now() + Duration::from_millis(20));
     stand.ended(&tag).await;
 }

@@ -1,13 +1,19 @@
 //! What a newcomer runs first: `scripts/demo`, on a machine on which it leaves nothing behind.
 
 #![cfg(all(feature = "prometheus", feature = "snapshot"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "both tests share what they do"
+)]
 
 use std::{
     fs,
     io::{BufRead, BufReader, ErrorKind},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -16,6 +22,9 @@ use tempfile::TempDir;
 
 /// For the next line of the demo. Before the first ones it may have to build the exporter.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A demo wants the machine for itself.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A running demo; asked to end, and so to clean up, when the test panics.
 struct Demo(Child);
@@ -44,14 +53,28 @@ fn processes_of(dir: &Path) -> Option<Vec<String>> {
     Some(processes.filter(|process| is_of(process)).filter_map(name_of).collect())
 }
 
-#[test]
-fn demo_ends_by_itself_with_all_as_it_was_before_redis_was_killed() {
-    let dir = TempDir::with_prefix("demo-").unwrap();
+/// Whether the demo was there in the middle and nothing of it is left: `seen` are its processes of then.
+fn assert_gone(dir: &Path, seen: Option<Vec<String>>) {
+    match seen {
+        None => eprintln!("SKIPPED: no /proc to look for processes in"),
+        Some(seen) => {
+            for name in ["bash", "redis-server", "demo", "spool-lock-expo"] {
+                assert!(seen.iter().any(|seen| seen.trim() == name), "{name} is not among {seen:?}");
+            }
+            assert_eq!(processes_of(dir), Some(Vec::new()), "processes are left");
+        }
+    }
+    let left: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?} is left");
+}
+
+/// Starts `scripts/demo`; all that it does not build stands in `dir`. `None` where there is no bash.
+fn start(arguments: &[&str], dir: &Path) -> Option<Demo> {
     let target =
         Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is a folder of the target folder");
     let mut command = Command::new("bash");
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo")).args(["--seconds", "20"]);
-    command.current_dir("/").env("TMPDIR", dir.path()).env("CARGO_TARGET_DIR", target);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo")).args(arguments);
+    command.current_dir("/").env("TMPDIR", dir).env("CARGO_TARGET_DIR", target);
     // A build with other features would replace the exporter under the tests that come after this one.
     let features = [
         ("tls-ring", cfg!(feature = "tls-ring")),
@@ -66,14 +89,20 @@ fn demo_ends_by_itself_with_all_as_it_was_before_redis_was_killed() {
     for (name, _) in std::env::vars().filter(|(name, _)| set_by_cargo(name)) {
         command.env_remove(name);
     }
-    let mut demo = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
+    match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             eprintln!("SKIPPED: bash not installed");
-            return;
+            None
         }
-        other => Demo(other.unwrap()),
-    };
+        other => Some(Demo(other.unwrap())),
+    }
+}
 
+/// Runs the demo for 20 s, in which Redis is killed, and asserts that it succeeds, says this and leaves nothing behind.
+fn assert_demo(arguments: &[&str], texts: &[&str]) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = TempDir::with_prefix("demo-").unwrap();
+    let Some(mut demo) = start(&[arguments, &["--seconds", "20"]].concat(), dir.path()) else { return };
     let (sender, lines) = mpsc::channel();
     let stdout = BufReader::new(demo.0.stdout.take().unwrap());
     thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -92,35 +121,51 @@ fn demo_ends_by_itself_with_all_as_it_was_before_redis_was_killed() {
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
-
     assert!(demo.0.wait().unwrap().success(), "it says so by its exit code");
-    for text in [
-        "connection per request: ",
-        "/metrics\n",
-        " pairs, ",
-        " 0 errors, ",
-        " of 25 clients and rejected 0\n",
-        " 100 of 100 event streams stayed up, ",
-        "== redis is killed (kill -9), for 4 s\n",
-        " unreachable | ",
-        "== redis is started again\n",
-        " redis was back after ",
-        " could not be given back stood when redis was back, 0 leases were lost\n",
-        " 100 of 100 event streams have heard something since\n",
-        "good: nothing was lost, and all is as before\n",
-    ] {
+    for text in EACH_TIME.iter().chain(texts) {
         assert!(said.contains(text), "{text:?} was not said");
     }
     assert!(!said.contains("(never)"), "calls were refused at once, and answered again");
-    match seen {
-        None => eprintln!("SKIPPED: no /proc to look for processes in"),
-        Some(seen) => {
-            for name in ["bash", "redis-server", "demo", "spool-lock-expo"] {
-                assert!(seen.iter().any(|seen| seen.trim() == name), "{name} is not among {seen:?}");
-            }
-            assert_eq!(processes_of(dir.path()), Some(Vec::new()), "processes are left");
-        }
-    }
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(left.is_empty(), "{left:?} is left");
+    assert_gone(dir.path(), seen);
+}
+
+/// What the demo says of every outage.
+const EACH_TIME: [&str; 19] = [
+    "connection per request: ",
+    "/metrics\n",
+    " pairs, ",
+    " 0 errors, ",
+    " of 25 clients and rejected 0\n",
+    " 100 of 100 event streams stayed up, ",
+    "== redis is killed (kill -9), for 4 s\n",
+    " unreachable | ",
+    "== redis is started again",
+    " recovery: another run of redis answers\n",
+    " recovery: verify: ",
+    " recovery: deferred: ",
+    " recovery: restore: ",
+    " recovery: admit: ",
+    " redis was back after ",
+    " stood when redis was back, 0 leases were lost\n",
+    " releases were deferred, ",
+    " 100 of 100 event streams have heard something since\n",
+    "good: nothing was lost, and all is as before\n",
+];
+
+#[test]
+fn demo_ends_by_itself_with_all_as_it_was_before_redis_was_killed() {
+    assert_demo(&[], &[" applied, 0 ended), the last "]);
+}
+
+#[test]
+fn demo_has_every_lease_of_its_ledger_back_from_a_redis_that_came_back_empty() {
+    assert_demo(
+        &["--restart"],
+        &[
+            "== redis is started again, empty\n",
+            " recovery: redis has lost its data\n",
+            " under their fences, 0 under others, 0 were missing\n",
+            " 0 were granted what the ledger had open\n",
+        ],
+    );
 }

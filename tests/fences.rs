@@ -268,8 +268,9 @@ async fn a_fence_from_nowhere_does_not_spread_to_other_tags() {
         let fence = take_and_release(locks, &sound).await;
         assert!(fence.get() <= server_micros(&server), "{fence} is ahead of the server's clock");
     }
-    let keys: Vec<String> = server.query(&["KEYS", "*"]);
+    let keys: Vec<String> = server.query(&["KEYS", "*:fence"]);
     assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!(server.query::<Vec<String>>(&["KEYS", "*:lock"]).is_empty());
 }
 
 /// The fence of such a lease is ahead of the server's clock; by that alone it would look younger than any call.
@@ -336,7 +337,7 @@ async fn the_first_call_after_a_jump_of_the_clock_succeeds() {
             match operation {
                 "acquire" => drop(take(&locks, &free).await),
                 "extend" => drop(locks.extend(&tag, &worker, long()).await.unwrap()),
-                "release" => locks.release(&tag, &worker).await.unwrap(),
+                "release" => drop(locks.release(&tag, &worker).await.unwrap()),
                 _ => drop(locks.force_release(&tag, "operator", "test").await.unwrap()),
             }
             let stats = locks.stats().locks;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use spool_lock::{
     AcquireError, Config, ExtendError, Fault, FaultKind, Fence, ForceReleaseError, Holder, Lease, Occupant,
-    ReadError, ReleaseError, RequestId, Source, SpoolLocks, Tag, Token, Ttl,
+    ReadError, ReleaseError, ReleaseOutcome, RequestId, Source, SpoolLocks, Tag, Token, Ttl,
 };
 use support::{
     ClockShim, FaultProxy, RedisServer, eventually,
@@ -102,7 +102,7 @@ async fn connect(url: &str) -> SpoolLocks {
     config.pool.response_timeout = Duration::from_secs(30);
     config.deadline = Duration::from_secs(30);
     // Each call is one try, and a lost answer is for its caller to deal with.
-    (config.retry.attempts, config.circuit.faults) = (1, 1000);
+    (config.retry.attempts, config.circuit.faults, config.deferred) = (1, 1000, 0);
     SpoolLocks::connect(config).await.expect("the server is healthy")
 }
 
@@ -131,7 +131,7 @@ fn assert_ambiguous(outcome: Result<Lease, AcquireError>) -> Token {
 }
 
 #[track_caller]
-fn assert_release_ambiguous(outcome: Result<(), ReleaseError>) -> RequestId {
+fn assert_release_ambiguous(outcome: Result<ReleaseOutcome, ReleaseError>) -> RequestId {
     match outcome {
         Err(ReleaseError::Ambiguous { request, fault }) => {
             assert_lost(&fault);

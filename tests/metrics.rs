@@ -95,13 +95,21 @@ fn tables() -> String {
     let is_fault = |metric: &Metric| {
         ["spool_breaker_", "spool_retry_", "spool_degraded_"].iter().any(|kin| metric.name.starts_with(kin))
     };
+    let is_recovery = |metric: &Metric| {
+        ["spool_deferred_", "spool_recovery_"].iter().any(|kin| metric.name.starts_with(kin))
+    };
     let is_redis = |metric: &Metric| metric.door == Door::Redis;
     [
         table("Pool", &is_pool),
         table("Locks", &is_lock),
         table("Faults", &is_fault),
+        table("Recovery", &is_recovery),
         table("Service and exporter", &|metric| {
-            !(is_pool(metric) || is_lock(metric) || is_fault(metric) || is_redis(metric))
+            !(is_pool(metric)
+                || is_lock(metric)
+                || is_fault(metric)
+                || is_recovery(metric)
+                || is_redis(metric))
         }),
         table("Redis", &is_redis),
     ]

@@ -207,7 +207,8 @@ async fn a_call_that_may_have_been_granted_says_so_whatever_its_last_try_met() {
     let (outcome, ()) = tokio::join!(acquire, refuse);
     let Err(AcquireError::Ambiguous { claim, fault }) = outcome else { panic!("{outcome:?}") };
     assert!(fault.kind().is_ambiguous(), "{fault:?}");
-    assert!(net.operation("acquire").retries_exhausted_total == 1, "{:?}", net.operation("acquire"));
+    // Its second try waits in vain for its turn: what this process holds is seen to first.
+    assert!(net.operation("acquire").retries_total == 1, "{:?}", net.operation("acquire"));
     net.proxy.heal();
     drop(claim);
     eventually(SOON, async || net.is_free().await).await;

@@ -150,6 +150,8 @@ impl Debug for Watch {
 fn config(url: &str) -> Config {
     let mut config = Config::new(url).expect("the address is right");
     config.pool.connect_timeout = Duration::from_secs(2);
+    // A release that fails is to say why.
+    config.deferred = 0;
     config
 }
 

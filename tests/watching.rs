@@ -18,7 +18,7 @@ use std::{
 
 use spool_lock::{
     Config, Event, ExtendError, Holder, Lease, LeaseEnd, LostReason, Occupant, ReadError, ReleaseError,
-    SpoolLocks, Tag, Ttl, Watch,
+    ReleaseOutcome, Shorten, ShortenOutcome, SpoolLocks, Tag, Ttl, Watch,
 };
 use support::{FaultProxy, RedisServer, eventually, proxy::containing};
 use tokio::{
@@ -163,11 +163,18 @@ async fn watcher_hears_what_a_holder_does(stand: Stand) {
     assert_quiet(&mut watch).await;
 }
 
+async fn shortened(call: Shorten<'_>) -> Lease {
+    match call.await.unwrap() {
+        ShortenOutcome::Shortened(lease) => lease,
+        other => panic!("it can be asked: {other:?}"),
+    }
+}
+
 async fn watcher_hears_that_a_lease_was_shortened(stand: Stand) {
     let (tag, worker) = (tag("TEST-02"), worker());
     let mut watch = stand.locks.watch_tag(&tag).await.unwrap();
     stand.other.acquire(&tag, &worker).await.unwrap();
-    let lease = stand.other.extend(&tag, &worker, millis(200)).shorten().await.unwrap();
+    let lease = shortened(stand.other.extend(&tag, &worker, millis(200)).shorten()).await;
     assert_eq!(next(&mut watch).await.name(), "taken");
     assert_about(&*next(&mut watch).await, "extended", &lease);
     assert_about(&*next(&mut watch).await, "expired", &lease);
@@ -342,7 +349,7 @@ async fn history_remembers_grants_and_their_ends(stand: Stand) {
         let lease = stand.other.acquire(&tag, &worker).note(&number.to_string()).ttl(millis(20)).await;
         let lease = lease.unwrap();
         match number % 3 {
-            0 => stand.other.release_lease(&lease).await.unwrap(),
+            0 => assert_eq!(stand.other.release_lease(&lease).await.unwrap(), ReleaseOutcome::Released),
             1 => drop(stand.other.force_release(&tag, "ops", "shift over").await.unwrap()),
             _ => {
                 eventually(SOON, async || stand.other.inspect(&tag).await.unwrap().value.is_none()).await;
@@ -648,6 +655,8 @@ async fn lease_whose_release_was_not_sent_or_was_extended_since_can_be_lost() {
     let mut config = Config::new(&proxy.url()).unwrap();
     (config.pool.max_connections, config.pool.depth, config.pool.max_waiters) = (2, 1, 0);
     config.pool.response_timeout = Duration::from_millis(300);
+    // What is deferred is given back.
+    config.deferred = 0;
     let locks = SpoolLocks::connect(config).await.unwrap();
     let other = connect(&server.url()).await;
     let mut watch = locks.watch_tag(&tag("TEST-02")).await.unwrap();

@@ -65,7 +65,9 @@ async fn two_tags_never_share_a_key_on_the_server() {
         let lease = locks.acquire(tag, &worker()).note(tag.as_str().get(..20).unwrap_or("")).await.unwrap();
         assert_eq!(locks.inspect(tag).await.unwrap().value.map(|it| it.fence), Some(lease.fence), "{tag:?}");
     }
-    let keys: BTreeSet<Vec<u8>> = server.query::<Vec<Vec<u8>>>(&["KEYS", "*"]).into_iter().collect();
+    let mut keys: BTreeSet<Vec<u8>> = server.query::<Vec<Vec<u8>>>(&["KEYS", "*"]).into_iter().collect();
+    // It is nobody's tag, and there if this has taken a second.
+    keys.retain(|key| !key.starts_with(b"spool:{}:witness:"));
     assert_eq!(keys.len(), 2 * tags.len(), "a lock and a fence each");
 
     // One hash slot for all keys of a tag, and no tag that ends its hash tag early.
@@ -240,6 +242,8 @@ fn futures_are_send_and_types_are_shared() {
         let connect: Connect = SpoolLocks::connect(Config::default());
         send(connect.into_future());
         send(SpoolLocks::connect(Config::default()));
+        send(locks.restore(&[]));
+        send(locks.extend(tag, holder, Ttl::HOUR).shorten().into_future());
         send(locks.force_release(tag, "", ""));
         send(locks.inspect(tag));
         send(locks.list());

@@ -51,6 +51,7 @@ impl Contender for Spool {
 
     async fn pair(&self, worker: &mut Worker) -> Result<(), Failure> {
         let lease = worker.acquire(&self.locks).await?;
-        Ok(self.locks.release_lease(&lease).await?)
+        self.locks.release_lease(&lease).await?;
+        Ok(())
     }
 }

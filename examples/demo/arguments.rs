@@ -7,6 +7,7 @@ use spool_lock::SnapshotEndpoint;
 pub(crate) const USAGE: &str = "\
 usage: demo per-request --redis IP:PORT [--seconds N]
        demo pooled      --redis IP:PORT [--seconds N] [--snapshot unix:PATH] [--prometheus IP:PORT]
+       demo restart     --redis IP:PORT [--seconds N] [--snapshot unix:PATH] [--prometheus IP:PORT]
        demo saturated   --redis IP:PORT [--seconds N] --snapshot unix:PATH --prometheus IP:PORT
 
 scripts/demo starts what this needs.";
@@ -22,6 +23,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Part {
     PerRequest,
     Pooled,
+    Restart,
     Saturated,
 }
 
@@ -45,6 +47,7 @@ impl Arguments {
         let part = match part.as_str() {
             "per-request" => Part::PerRequest,
             "pooled" => Part::Pooled,
+            "restart" => Part::Restart,
             "saturated" if prometheus.is_none() => return Err("--prometheus is missing".into()),
             "saturated" => Part::Saturated,
             _ => return Err(format!("{part} is no part of the demo\n{USAGE}").into()),

@@ -11,17 +11,22 @@
 //! `per-request` opens a connection for each request, as before the incident. `pooled` lets the same workers share the pool
 //! of the crate, with 100 event streams beside them over one more connection, and fails when anything failed or the server turned
 //! anybody away; the server may be killed and started again meanwhile, as the script does: then it fails when anything was lost, or
-//! is not as it was before. `saturated` makes a pool too small on purpose and succeeds when Prometheus fires
-//! `SpoolPoolUtilizationHigh`.
+//! is not as it was before. `restart` is the same where the server comes back without its data: what the ledger of the service
+//! names is put back, while strangers who know of no ledger ask for just that; it fails, too, when one of them gets it. `saturated`
+//! makes a pool too small on purpose and succeeds when Prometheus fires `SpoolPoolUtilizationHigh`.
 
 mod arguments;
+mod dice;
+mod ledger;
 mod meter;
 mod outage;
 mod per_request;
 mod pooled;
 mod prometheus;
+mod recovery;
 mod relay;
 mod server;
+mod strangers;
 mod streams;
 mod tally;
 mod total;
@@ -39,6 +44,7 @@ use spool_lock::{Config, SpoolLocks};
 
 use crate::{
     arguments::{Arguments, Part},
+    ledger::Ledger,
     pooled::Run,
     server::Server,
 };
@@ -51,6 +57,11 @@ const STREAMS: usize = 100;
 const WORK: Duration = Duration::from_millis(10);
 /// How long `per-request` goes on unless it is told.
 const CONTRAST: Duration = Duration::from_millis(2_500);
+/// For how long, in `restart`, a server that has just been started grants nothing of which it knows nothing; `scripts/demo` waits for
+/// that in the beginning.
+const GRACE: Duration = Duration::from_secs(5);
+/// Connections, of those that the demo may have, for the strangers.
+const STRANGERS_CONNECTIONS: u32 = 2;
 /// How much later each reply arrives in `saturated`.
 const SLOW: Duration = Duration::from_millis(30);
 /// How long `saturated` waits for the alert unless it is told.
@@ -77,25 +88,32 @@ async fn run() -> Result<bool, Box<dyn Error>> {
     let mut server = Server::connect(arguments.redis).await?;
     let mut config = Config::new(&format!("redis://{}", arguments.redis))?;
     config.snapshot = arguments.snapshot;
+    let (mut strangers, mut awaited, mut longest) = (None, None, arguments.seconds);
     match arguments.part {
         Part::PerRequest => {
-            per_request::show(&mut server, arguments.seconds.unwrap_or(CONTRAST)).await?;
-            Ok(true)
+            per_request::show(&mut server, longest.unwrap_or(CONTRAST)).await?;
+            return Ok(true);
         }
-        Part::Pooled => {
-            let locks = SpoolLocks::connect(config).await?;
-            let Arguments { prometheus, seconds: longest, .. } = arguments;
-            Run { locks, prometheus, awaited: None, longest }.show(&mut server).await
+        Part::Pooled => {}
+        Part::Restart => {
+            config.restart_grace = GRACE;
+            let mut theirs = config.clone();
+            theirs.snapshot = None;
+            theirs.pool.max_connections = STRANGERS_CONNECTIONS;
+            config.pool.max_connections -= STRANGERS_CONNECTIONS;
+            strangers = Some(theirs);
         }
         Part::Saturated => {
             config.url = format!("redis://{}", relay::start(arguments.redis, SLOW).await?).parse()?;
             config.pool.depth = 1;
-            let locks = SpoolLocks::connect(config).await?;
-            let awaited = Some("SpoolPoolUtilizationHigh");
-            let longest = Some(arguments.seconds.unwrap_or(PATIENCE));
-            Run { locks, prometheus: arguments.prometheus, awaited, longest }.show(&mut server).await
+            awaited = Some("SpoolPoolUtilizationHigh");
+            longest.get_or_insert(PATIENCE);
         }
     }
+    let ledger = Ledger::default();
+    let locks = SpoolLocks::connect(config).lease_source(ledger.clone()).await?;
+    let run = Run { locks, ledger, strangers, prometheus: arguments.prometheus, awaited, longest };
+    run.show(&mut server).await
 }
 
 /// A line for whoever looks on. That nobody does any more ends the demo, without a panic.

@@ -84,7 +84,7 @@ impl Display for Second {
             self.mode.as_str(),
             per_second(self.deeds.pairs),
             per_second(self.deeds.contended),
-            per_second(self.deeds.refused),
+            per_second(self.deeds.refused + self.deeds.warming),
             self.deeds.unanswered,
             self.deeds.errors,
             millis(self.p95).ceil(),

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Outage {
     back: OnceLock<Instant>,
     /// The first acquire that was answered again.
     answered: OnceLock<Instant>,
+    /// The last deferred release that is done with.
+    settled: Mutex<Option<Instant>>,
 }
 
 impl Outage {
@@ -55,12 +57,21 @@ impl Outage {
         once_after(&self.back, &self.answered);
     }
 
+    pub(crate) fn settled(&self) {
+        *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     pub(crate) fn has_begun(&self) -> bool {
         self.gone.get().is_some()
     }
 
     pub(crate) fn is_over(&self) -> bool {
         self.back.get().is_some()
+    }
+
+    /// Whether it has begun and no acquire has been answered since.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.has_begun() && self.answered.get().is_none()
     }
 
     /// How long it took until calls were refused.
@@ -76,6 +87,12 @@ impl Outage {
     /// How long after the server's return the first acquire was answered.
     pub(crate) fn recovered_after(&self) -> Option<Duration> {
         Some(self.answered.get()?.duration_since(*self.back.get()?))
+    }
+
+    /// How long after the server's return the last deferred release was done with.
+    pub(crate) fn settled_after(&self) -> Option<Duration> {
+        let settled = *self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(settled?.duration_since(*self.back.get()?))
     }
 }
 

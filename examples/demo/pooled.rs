@@ -2,18 +2,21 @@
 
 use std::{error::Error, net::SocketAddr, pin::pin, time::Duration};
 
-use spool_lock::SpoolLocks;
+use spool_lock::{Config, SpoolLocks};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
 use crate::{
+    ledger::Ledger,
     meter::{Meter, Second},
     outage::Outage,
     prometheus::Alerts,
+    recovery::Recovery,
     say,
     server::{Clients, Server},
+    strangers::Strangers,
     streams::Streams,
     total::Total,
     worker::Crew,
@@ -26,6 +29,10 @@ const PAGE: u64 = 20;
 /// What to run, and when it has been enough.
 pub(crate) struct Run {
     pub(crate) locks: SpoolLocks,
+    /// The lease source of the locks.
+    pub(crate) ledger: Ledger,
+    /// Set where the server comes back without its data, and strangers with it: how they connect.
+    pub(crate) strangers: Option<Config>,
     /// Who knows of alerts.
     pub(crate) prometheus: Option<SocketAddr>,
     /// The alert that is to fire; the run ends when it does.
@@ -45,7 +52,11 @@ impl Run {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let outage = Outage::witnessed(server.address);
         let streams = Streams::open(&self.locks, &outage).await?;
-        let crew = Crew::start(&self.locks, &outage)?;
+        let recovery = Recovery::witnessed(&self.locks, &self.ledger, &outage).await?;
+        let is_emptied = self.strangers.is_some();
+        let strangers =
+            self.strangers.map(|config| Strangers::expected(config, &self.ledger, &outage)).transpose()?;
+        let crew = Crew::start(&self.locks, &self.ledger, &outage)?;
         let mut meter = Meter::new(&self.locks);
         let (mut total, mut alerts) = (Total::default(), Alerts::default());
         loop {
@@ -73,11 +84,27 @@ impl Run {
             }
         }
         let last = crew.finish().await?;
+        let answers = match strangers {
+            Some(strangers) => strangers.finish().await?,
+            None => None,
+        };
         let clients = server.look().await.ok().map(|clients| clients.since(first));
         total.add(&meter.second(start, last, streams.look(), clients));
-        total.sum_up(start.elapsed(), first.max, &outage)?;
+        total.sum_up(start.elapsed(), first.max)?;
+        if outage.has_begun() {
+            total.tell(&outage)?;
+            recovery.sum_up()?;
+        }
+        if let Some(answers) = &answers {
+            answers.sum_up()?;
+        }
         let left = self.locks.list().await?.value.len();
-        let (is_good, verdict) = match (self.awaited, total.complaint(&outage, left)) {
+        // What the others follow from comes first.
+        let complaint = answers
+            .and_then(|answers| answers.complaint())
+            .or_else(|| recovery.complaint(is_emptied))
+            .or_else(|| total.complaint(&outage, left));
+        let (is_good, verdict) = match (self.awaited, complaint) {
             (Some(name), _) if alerts.is_firing(name) => (true, format!("{name} is FIRING")),
             (Some(name), _) => (false, format!("{name} is not firing")),
             (None, Some(complaint)) => (false, complaint.to_owned()),

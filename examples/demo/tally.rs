@@ -20,12 +20,16 @@ pub(crate) struct Deeds {
     pub(crate) contended: u64,
     /// An acquire that was refused at once: the server is known to be away.
     pub(crate) refused: u64,
+    /// An acquire that was told to wait: the server has just been started, and knows nothing of the spool.
+    pub(crate) warming: u64,
     /// A call that the server was asked, or was to be asked, and did not answer.
     pub(crate) unanswered: u64,
-    /// A lease that had no answer when it was to be given back, and was found again as it was.
+    /// A lease whose extend had no answer, and that was found again as it was.
     pub(crate) stood: u64,
     /// A lease that ended while its worker had it.
     pub(crate) lost: u64,
+    /// A worker who in the end could not give back what he had.
+    pub(crate) stuck: u64,
     /// Anything else that is no answer.
     pub(crate) errors: u64,
     /// The last of those without an answer and of the errors.
@@ -45,6 +49,10 @@ impl Tally {
 
     pub(crate) fn refused(&self) {
         self.add(|deeds| deeds.refused += 1);
+    }
+
+    pub(crate) fn warming(&self) {
+        self.add(|deeds| deeds.warming += 1);
     }
 
     pub(crate) fn unanswered(&self, error: &(dyn std::error::Error + 'static)) {

@@ -15,9 +15,11 @@ pub(crate) struct Total {
     pairs: u64,
     contended: u64,
     refused: u64,
+    warming: u64,
     unanswered: u64,
     stood: u64,
     lost: u64,
+    stuck: u64,
     errors: u64,
     last_error: Option<String>,
     longest_call: Duration,
@@ -34,9 +36,11 @@ impl Total {
         self.pairs += deeds.pairs;
         self.contended += deeds.contended;
         self.refused += deeds.refused;
+        self.warming += deeds.warming;
         self.unanswered += deeds.unanswered;
         self.stood += deeds.stood;
         self.lost += deeds.lost;
+        self.stuck += deeds.stuck;
         self.errors += deeds.errors;
         self.last_error = deeds.last_error.clone().or(self.last_error.take());
         self.longest_call = self.longest_call.max(deeds.longest());
@@ -53,7 +57,7 @@ impl Total {
     }
 
     /// Says what came of it.
-    pub(crate) fn sum_up(&self, length: Duration, max_clients: u64, outage: &Outage) -> io::Result<()> {
+    pub(crate) fn sum_up(&self, length: Duration, max_clients: u64) -> io::Result<()> {
         let Self { pairs, contended, errors, worst_p95, most_clients, rejected, heard, .. } = self;
         say(format_args!(
             "\nsummary: {WORKERS} workers, {:.0} s: {pairs} pairs, {contended} contended, {errors} errors, \
@@ -68,9 +72,6 @@ impl Total {
             "         {} of {STREAMS} event streams stayed up, heard {} events and missed {}",
             heard.up, heard.events, heard.missed,
         ))?;
-        if outage.has_begun() {
-            self.tell(outage)?;
-        }
         if let Some(error) = &self.last_error {
             say(format_args!("         the last that went wrong: {error}"))?;
         }
@@ -78,8 +79,8 @@ impl Total {
     }
 
     /// Says what became of the calls while the server was away.
-    fn tell(&self, outage: &Outage) -> io::Result<()> {
-        let Self { refused, unanswered, stood, lost, heard, .. } = self;
+    pub(crate) fn tell(&self, outage: &Outage) -> io::Result<()> {
+        let Self { refused, warming, unanswered, stood, lost, heard, .. } = self;
         say(format_args!("outage:  calls were refused at once after {}", Told(outage.noticed_after())))?;
         say(format_args!("         redis was back after {}", Told(outage.length())))?;
         say(format_args!(
@@ -90,8 +91,13 @@ impl Total {
             "         {unanswered} calls had no answer, {refused} were refused at once; the longest call took {}",
             Told(Some(self.longest_call)),
         ))?;
+        if *warming > 0 {
+            say(format_args!(
+                "         {warming} were told to wait, because redis had just been started and knew nothing of the spool"
+            ))?;
+        }
         say(format_args!(
-            "         {stood} leases that could not be given back stood when redis was back, {lost} leases were lost"
+            "         {stood} leases were held all the while and stood when redis was back, {lost} leases were lost"
         ))?;
         say(format_args!("         {} of {STREAMS} event streams have heard something since", heard.up_again))
     }
@@ -104,6 +110,7 @@ impl Total {
             (self.heard.up < STREAMS, "event streams have ended"),
             (self.pairs == 0, "nothing was done"),
             (self.lost > 0, "leases were lost"),
+            (self.stuck > 0, "workers cannot give back what they have"),
             (left > 0, "leases are left that nobody has"),
             (!outage.has_begun() && self.refused + self.unanswered > 0, "calls had no answer"),
             (
@@ -120,7 +127,7 @@ impl Total {
 }
 
 /// How long something took that may not have happened.
-struct Told(Option<Duration>);
+pub(crate) struct Told(pub(crate) Option<Duration>);
 
 impl Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,6 @@
 //! [`Crew`]: workers who take, extend and release spools until they are told to stop.
 
 use std::{
-    error::Error,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -10,21 +9,26 @@ use std::{
 };
 
 use spool_lock::{
-    AcquireError, ExtendError, Fence, Holder, InvalidText, Lease, ReleaseError, SpoolLocks, Tag, Ttl,
+    AcquireError, ExtendError, Fence, Holder, InvalidText, Lease, ReleaseError, ReleaseOutcome, SpoolLocks,
+    Tag, Ttl,
 };
 use tokio::{
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
     WORK, WORKERS,
+    dice::Dice,
+    ledger::Ledger,
     outage::Outage,
     tally::{Deeds, Tally},
 };
 
 /// Few enough for workers to meet: each holds one spool most of the time.
 const TAGS: usize = 200;
+/// How soon a worker asks again what had no answer.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long the workers may take in the end to give back what they hold: they can when Redis answers.
 const LAST_ORDERS: Duration = Duration::from_secs(15);
 
@@ -36,25 +40,23 @@ pub(crate) struct Crew {
 
 struct Shared {
     locks: SpoolLocks,
+    ledger: Ledger,
     tags: Vec<Tag>,
     tally: Tally,
     outage: Arc<Outage>,
     is_over: AtomicBool,
 }
 
-/// A lease that its worker could not give back, because no answer came.
-struct Unsettled {
-    lease: Lease,
-    /// Whether the release may have been applied all the same.
-    is_perhaps_released: bool,
-}
-
 impl Crew {
-    pub(crate) fn start(locks: &SpoolLocks, outage: &Arc<Outage>) -> Result<Self, InvalidText> {
+    pub(crate) fn start(
+        locks: &SpoolLocks,
+        ledger: &Ledger,
+        outage: &Arc<Outage>,
+    ) -> Result<Self, InvalidText> {
         let tags =
             (1..=TAGS).map(|number| Tag::new(format!("TEST-{number:03}"))).collect::<Result<_, _>>()?;
-        let (locks, outage) = (locks.clone(), outage.clone());
-        let shared = Shared { locks, tags, tally: Tally::default(), outage, is_over: false.into() };
+        let (locks, ledger, outage) = (locks.clone(), ledger.clone(), outage.clone());
+        let shared = Shared { locks, ledger, tags, tally: Tally::default(), outage, is_over: false.into() };
         let (mut workers, shared) = (JoinSet::new(), Arc::new(shared));
         for number in 1..=WORKERS {
             let holder = Holder::new(number.to_string(), format!("worker {number}"))?;
@@ -68,120 +70,125 @@ impl Crew {
         self.shared.tally.take()
     }
 
-    /// Waits until every worker has given back what it holds, and returns what was done since the last look.
-    pub(crate) async fn finish(mut self) -> Result<Deeds, Box<dyn Error>> {
+    /// Waits until every worker has given back what it holds and no release waits for Redis any more, for as long as there is any
+    /// hope of that; returns what was done since the last look.
+    pub(crate) async fn finish(mut self) -> Result<Deeds, JoinError> {
         self.shared.is_over.store(true, Relaxed);
         let all = async {
             while let Some(worker) = self.workers.join_next().await {
                 worker?;
             }
-            Ok(self.look())
+            while self.shared.locks.stats().recovery.deferred > 0 {
+                sleep(WORK).await;
+            }
+            Ok(())
         };
-        timeout(LAST_ORDERS, all).await.map_err(|_| "the workers cannot give back what they hold")?
+        timeout(LAST_ORDERS, all).await.unwrap_or(Ok(()))?;
+        let mut deeds = self.look();
+        deeds.stuck = self.workers.len() as u64;
+        Ok(deeds)
     }
 }
 
-/// One spool after the other; one that could not be given back is asked for again until it is known how it stands.
+/// One spool after the other. Nobody goes home in an outage: whether calls work again is to be known.
 async fn work(shared: Arc<Shared>, holder: Holder, mut dice: Dice) {
-    let mut unsettled: Option<Unsettled> = None;
-    while !shared.is_over.load(Relaxed) || unsettled.is_some() {
-        let tag = match &unsettled {
-            Some(Unsettled { lease, .. }) => lease.tag.clone(),
-            None => shared.tags[dice.roll(TAGS)].clone(),
-        };
-        unsettled = match shared.take(&tag, &holder, unsettled).await {
-            Ok(lease) => shared.work_on(lease).await,
-            Err(unsettled) => {
-                sleep(WORK).await;
-                unsettled
-            }
-        };
+    while !shared.is_over.load(Relaxed) || shared.outage.is_unanswered() {
+        match shared.take(&shared.tags[dice.roll(TAGS)], &holder).await {
+            Some(lease) => shared.work_on(lease).await,
+            None => sleep(WORK).await,
+        }
     }
 }
 
 impl Shared {
-    /// Takes a spool if it is free. `known` is the lease on it that could not be given back before; it is returned while nothing
-    /// more is known of it.
-    async fn take(
-        &self,
-        tag: &Tag,
-        holder: &Holder,
-        known: Option<Unsettled>,
-    ) -> Result<Lease, Option<Unsettled>> {
+    /// Takes a spool if it is free.
+    async fn take(&self, tag: &Tag, holder: &Holder) -> Option<Lease> {
         match self.timed(self.locks.acquire(tag, holder).ttl(Ttl::HALF_MINUTE).note("ARM")).await {
             Ok(lease) => {
                 self.outage.answered();
-                self.compare(known, None);
-                Ok(lease)
+                return Some(lease);
             }
             Err(AcquireError::AlreadyHeld(lease)) => {
                 self.outage.answered();
-                self.compare(known, Some(lease.fence));
-                Ok(*lease)
+                return Some(*lease);
             }
-            Err(AcquireError::Contended { .. }) => {
-                self.tally.contended();
-                self.compare(known, None);
-                Err(None)
-            }
+            Err(AcquireError::Contended { .. }) => self.tally.contended(),
+            Err(AcquireError::Warming { .. }) => self.tally.warming(),
             Err(AcquireError::Unavailable { .. }) => {
                 self.outage.refused();
                 self.tally.refused();
-                Err(known)
             }
+            // Should it have been granted, that is released in the background.
             Err(error @ (AcquireError::Ambiguous { .. } | AcquireError::Fault(_))) => {
-                // Should it have been granted, that is released in the background.
                 self.tally.unanswered(&error);
-                Err(known)
             }
-            Err(error) => {
-                self.tally.error(&error);
-                Err(known)
+            Err(error) => self.tally.error(&error),
+        }
+        None
+    }
+
+    /// Works on a spool, extends, works on, gives it back.
+    async fn work_on(&self, mut lease: Lease) {
+        self.ledger.write(&lease);
+        sleep(WORK).await;
+        if !self.extend(&mut lease).await {
+            return self.ledger.strike(&lease);
+        }
+        self.ledger.write(&lease);
+        sleep(WORK).await;
+        // Before the release: what the ledger names is put back, should Redis lose it now.
+        self.ledger.strike(&lease);
+        self.give_back(&lease).await;
+    }
+
+    /// Extends a lease, and says whether it stands. Until that is known its worker goes on: nobody else has the spool meanwhile.
+    async fn extend(&self, lease: &mut Lease) -> bool {
+        let mut is_first = true;
+        loop {
+            let extend = self.locks.extend(&lease.tag, &lease.holder, Ttl::HOUR).fence(lease.fence);
+            match self.timed(extend).await {
+                Ok(extended) => {
+                    if !is_first {
+                        self.tally.stood();
+                    }
+                    *lease = extended;
+                    return true;
+                }
+                // It stands in the ledger, and is about to be put back.
+                Err(ExtendError::NotHeld { last }) if is_forgotten(lease, last) => {}
+                Err(ExtendError::NotHeld { .. } | ExtendError::NotHolder(_)) => {
+                    self.tally.lost();
+                    return false;
+                }
+                Err(error @ ExtendError::Fault(_)) => self.tally.unanswered(&error),
+                Err(error) => self.tally.error(&error),
             }
+            is_first = false;
+            sleep(AGAIN).await;
         }
     }
 
-    /// Redis answers again: what it says of a lease is compared with what its worker knows.
-    fn compare(&self, known: Option<Unsettled>, found: Option<Fence>) {
-        match known {
-            Some(known) if found == Some(known.lease.fence) => self.tally.stood(),
-            Some(known) if !known.is_perhaps_released => self.tally.lost(),
-            _ => {}
-        }
-    }
-
-    /// Works on a spool, extends, works on, releases. Returns what could not be given back.
-    async fn work_on(&self, lease: Lease) -> Option<Unsettled> {
-        sleep(WORK).await;
-        let extend = self.locks.extend(&lease.tag, &lease.holder, Ttl::HOUR).fence(lease.fence);
-        let extended = self.timed(extend).await;
-        match &extended {
-            Ok(_) => {}
-            Err(ExtendError::NotHeld { .. } | ExtendError::NotHolder(_)) => {
-                self.tally.lost();
-                return None;
+    /// Releases a lease. Where Redis cannot be asked, that is deferred: its worker has done his part.
+    async fn give_back(&self, lease: &Lease) {
+        let mut release = self.locks.release_lease(lease);
+        loop {
+            match self.timed(release).await {
+                Ok(ReleaseOutcome::Released) => return self.tally.pair(),
+                Ok(ReleaseOutcome::Deferred { .. }) => return,
+                // Nobody puts it back: the ledger names it no more.
+                Err(ReleaseError::NotHeld { last }) if is_forgotten(lease, last) => return,
+                Err(ReleaseError::NotHeld { .. } | ReleaseError::NotHolder(_)) => return self.tally.lost(),
+                Err(ReleaseError::Ambiguous { request, fault }) => {
+                    self.tally.unanswered(&fault);
+                    release = self.locks.release_lease(lease).request(request);
+                }
+                Err(error) => {
+                    self.tally.error(&error);
+                    release = self.locks.release_lease(lease);
+                }
             }
-            Err(error @ ExtendError::Fault(_)) => self.tally.unanswered(error),
-            Err(error) => self.tally.error(error),
+            sleep(AGAIN).await;
         }
-        sleep(WORK).await;
-        let error = match self.timed(self.locks.release_lease(&lease)).await {
-            Ok(()) if extended.is_ok() => {
-                self.tally.pair();
-                return None;
-            }
-            Ok(()) => return None,
-            Err(ReleaseError::NotHeld { .. } | ReleaseError::NotHolder(_)) => {
-                self.tally.lost();
-                return None;
-            }
-            Err(error) => error,
-        };
-        match error {
-            ReleaseError::Ambiguous { .. } | ReleaseError::Fault(_) => self.tally.unanswered(&error),
-            _ => self.tally.error(&error),
-        }
-        Some(Unsettled { lease, is_perhaps_released: matches!(error, ReleaseError::Ambiguous { .. }) })
     }
 
     async fn timed<C: IntoFuture>(&self, call: C) -> C::Output {
@@ -192,20 +199,7 @@ impl Shared {
     }
 }
 
-/// Chance that is the same in every run: xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: usize) -> Self {
-        Self((seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
-    }
-
-    /// A number below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        // The upper half: the low bits of this generator are its weak ones. It fits a usize of 32 bits.
-        (self.0 >> 32) as usize % sides
-    }
+/// Whether Redis, which names this fence as the last, has lost what it knew of a lease: otherwise the lease has ended.
+fn is_forgotten(lease: &Lease, last: Option<Fence>) -> bool {
+    last.is_none_or(|last| last < lease.fence)
 }

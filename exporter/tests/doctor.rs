@@ -128,6 +128,23 @@ async fn a_missing_right_to_evalsha_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grace_without_the_right_to_see_the_servers_age_is_found() {
+    let server = clean().start();
+    server.cmd(&["ACL", "SETUSER", "picker", "on", ">sesame", "~*", "&*", "+@all", "-info"]);
+    let hand = Hand::at(&format!("redis://picker:sesame@127.0.0.1:{}", server.port()));
+    let done = hand.with("SPOOL_LOCK_RESTART_GRACE", "1m").does(&["doctor", "--json"]).await;
+    let json = done.json();
+    assert_eq!(
+        (done.code, names(&json)),
+        (1, vec!["info_denied", "restart_grace", "scripts_denied"]),
+        "{done:?}"
+    );
+    for finding in json["findings"].as_array().unwrap() {
+        assert_eq!(finding["mend"], "ACL SETUSER picker +info");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_found_and_its_master_named() {
     let primary = clean().start();
     let replica = clean().replica_of(&primary).start();

@@ -35,6 +35,9 @@ pub(crate) async fn acquire(
             .check(&ask.tag, &ask.holder, now)
             .inspect_err(|limited| inner.meter.limited(limited.by))?;
     }
+    if inner.backlog.has_of(&ask.tag, &ask.holder) {
+        Box::pin(let_go_first(inner, &ask, now, now + patience(inner, deadline))).await?;
+    }
     let until = now + wait.min(LONGEST_WAIT);
     let lines = &inner.lines;
     // Whoever waits comes first: to look would be to come before them. But nobody waits for a lease of his own.
@@ -88,6 +91,13 @@ async fn ask_when_warm(
         answer = ask_once(inner, ask, is_named, deadline).await;
     }
     answer
+}
+
+/// Waits until what this holder has given back is applied: it would take what is granted now with it.
+async fn let_go_first(inner: &Inner, ask: &Ask, now: Instant, deadline: Instant) -> Result<(), Fault> {
+    inner.node.admit(Purpose::Acquire, now).map(drop)?;
+    let let_go = inner.backlog.wait_until_none_of(&ask.tag, &ask.holder);
+    timeout_at(deadline, let_go).await.map_err(|_elapsed| inner.node.busy_recovering())
 }
 
 /// Asks who has it, and to be granted it.
@@ -242,7 +252,8 @@ pub(crate) async fn find(inner: &Inner, ask: &Ask) -> Result<Option<Lease>, Faul
 
 /// Leaves the store's queue; answers the lease that `token` was granted meanwhile.
 pub(crate) async fn leave(inner: &Inner, tag: &Tag, token: Token) -> Result<Option<Lease>, Fault> {
-    let mut call = Call::start(inner, Operation::Acquire, None);
+    // Not as an acquire, which may have to wait for its turn.
+    let mut call = Call { purpose: Purpose::Sweep, ..Call::start(inner, Operation::Acquire, None) };
     let asked = call.started;
     let granted = call.once(inner.store.leave(tag, token, call.deadline)).await?;
     if let Some(lease) = &granted {

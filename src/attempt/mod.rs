@@ -5,18 +5,24 @@
 
 mod acquire;
 mod acquire_all;
+mod deferred;
 mod extend;
 mod probe;
 mod read;
 mod release;
+mod restore;
+mod server;
 
 pub(crate) use self::{
     acquire::{acquire, find, leave, queue},
     acquire_all::acquire_all,
-    extend::{extend, renew},
+    deferred::{apply, is_everybodys, settled},
+    extend::{extend, renew, shorten},
     probe::{feed, health, ping, probe},
-    read::{history, inspect, list, look, walk},
+    read::{history, inspect, list, look, look_at_all, look_at_as_many, walk},
     release::{force_release, release, release_guard, sweep},
+    restore::{restore, restore_guard, take_back},
+    server::{how_lost, look_at_server, look_for_witness, wait_until_seen_to},
 };
 
 use std::{
@@ -28,11 +34,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Fault, FaultKind, Fence, Holder, LeaseKind, LostReason, Tag,
+    admission::{TooLate, Turn},
     held::Over,
     inner::Inner,
     meter::Operation,
     node::Purpose,
-    store::{NotYours, Whose},
+    store::{NotYours, Store as _, Whose},
 };
 
 /// No call needs longer, and a deadline that far away can be counted.
@@ -131,12 +138,29 @@ impl<'a> Call<'a> {
         began: Instant,
         ask: Pin<&mut impl Future<Output = Result<T, Fault>>>,
     ) -> Result<T, Fault> {
+        let is_open = self.purpose != Purpose::Acquire || self.inner.is_open();
+        // Whoever has to wait for his turn has not asked yet.
+        let (turn, began) = if is_open { (None, began) } else { (self.turn().await?, Instant::now()) };
         self.asked = began;
         let ticket = self.inner.node.admit(self.purpose, began)?;
         let outcome = ask.await;
         ticket.settle(&outcome);
+        if let Some(turn) = turn.filter(|_| outcome.is_ok()) {
+            turn.answered();
+        }
         self.is_unsure |= matches!(&outcome, Err(fault) if fault.kind().is_ambiguous());
         outcome
+    }
+
+    /// Acquires wait until what this process holds is seen to.
+    async fn turn(&self) -> Result<Option<Turn<'a>>, Fault> {
+        let Inner { node, store, admission, .. } = self.inner;
+        let count = || node.admit(self.purpose, Instant::now()).map(|_| store.breaks());
+        // In a box: a call that passes need not have room for it.
+        match Box::pin(admission.turn(count, self.deadline)).await {
+            Ok(turn) => turn,
+            Err(TooLate) => Err(node.busy_recovering()),
+        }
     }
 
     /// Counts the outcome and hands it on.

@@ -11,6 +11,9 @@ use crate::{
     store::{Seen, Store as _},
 };
 
+/// How many tags one call looks at.
+pub(super) const PAGE: usize = 100;
+
 /// How long a user's fallback may take, and how long it may where Redis has used up the time of the call.
 const LONGEST_FALLBACK: Duration = Duration::from_secs(1);
 const SHORTEST_FALLBACK: Duration = Duration::from_millis(200);
@@ -23,6 +26,39 @@ pub(crate) async fn look(inner: &Inner, tag: &Tag) -> Result<Seen, Fault> {
     match &seen {
         Seen::Held(occupant) => inner.known.stands(occupant.clone(), asked),
         Seen::Free { last } => inner.known.free(tag, *last, asked),
+    }
+    Ok(seen)
+}
+
+/// Says what stands at each of `tags`, in their order; none where it is no lock.
+pub(crate) async fn look_at_all(inner: &Inner, tags: &[Tag]) -> Result<Vec<Option<Seen>>, Fault> {
+    let mut seen = Vec::with_capacity(tags.len());
+    look_at_as_many(inner, tags, &mut seen).await?;
+    Ok(seen)
+}
+
+/// As [`look_at_all`]; what was seen before a fault, or a drop, is kept in `seen`.
+pub(crate) async fn look_at_as_many(
+    inner: &Inner,
+    tags: &[Tag],
+    seen: &mut Vec<Option<Seen>>,
+) -> Result<(), Fault> {
+    for page in tags.chunks(PAGE) {
+        seen.extend(look_at_page(inner, page).await?);
+    }
+    Ok(())
+}
+
+pub(super) async fn look_at_page(inner: &Inner, page: &[Tag]) -> Result<Vec<Option<Seen>>, Fault> {
+    let mut call = Call::start(inner, Operation::Read, None);
+    let (asked, deadline) = (call.started, call.deadline);
+    let seen = call.run(|_| inner.store.look(page, deadline)).await?;
+    for (tag, seen) in page.iter().zip(&seen) {
+        match seen {
+            Some(Seen::Held(occupant)) => inner.known.stands(occupant.clone(), asked),
+            Some(Seen::Free { last }) => inner.known.free(tag, *last, asked),
+            None => {}
+        }
     }
     Ok(seen)
 }
@@ -40,14 +76,14 @@ pub(crate) async fn walk(inner: &Inner) -> Result<Vec<Occupant>, Fault> {
 pub(crate) async fn inspect(inner: &Inner, tag: &Tag) -> Result<Reading<Option<Occupant>>, ReadError> {
     let until = Instant::now() + inner.config.deadline;
     let last = || inner.known.last(tag).map(|(seen, at)| (seen.occupant(), at));
-    let fallback = async { inner.fallback.as_ref()?.inspect(tag).await };
+    let fallback = async { inner.doors.fallback.as_ref()?.inspect(tag).await };
     answer(inner, until, look(inner, tag).await.map(Seen::occupant), last, fallback).await
 }
 
 /// Says who holds which lock.
 pub(crate) async fn list(inner: &Inner) -> Result<Reading<Vec<Occupant>>, ReadError> {
     let until = Instant::now() + inner.config.deadline;
-    let fallback = async { inner.fallback.as_ref()?.list().await };
+    let fallback = async { inner.doors.fallback.as_ref()?.list().await };
     answer(inner, until, walk(inner).await, || inner.known.list(), fallback).await
 }
 

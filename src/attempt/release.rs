@@ -2,10 +2,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Call, lost_to};
+use super::{
+    Call,
+    deferred::{defer, is_deferred, stands_behind},
+    lost_to, patience,
+};
 use crate::{
-    Fault, FaultKind, ForceReleaseError, GuardReleaseError, Lease, LeaseKind, LockLost, LostReason, Occupant,
-    ReleaseError, RequestId, Tag,
+    DeferredCall, Fault, FaultKind, ForceReleaseError, GuardReleaseError, Lease, LeaseKind, LockLost,
+    LostReason, Occupant, ReleaseError, ReleaseOutcome, RequestId, Tag,
     grant::Grant,
     inner::{ForLock, Inner, Told},
     lines::{HandOver, HandOverEnd},
@@ -14,15 +18,43 @@ use crate::{
     store::{Forced, HandedOver, NotYours, Released, Store as _, Whose},
 };
 
-/// Asks to end a lease, and hands the lock on where somebody of this process waits for it.
+/// Asks to end a lease; where Redis cannot be asked, that is kept for later.
 pub(crate) async fn release(
     inner: &Inner,
     whose: Whose<'_>,
     request: RequestId,
     deadline: Option<Duration>,
-) -> Result<(), ReleaseError> {
+) -> Result<ReleaseOutcome, ReleaseError> {
+    let until = Instant::now() + patience(inner, deadline);
+    // What is deferred, or repeated, is to say when this call was made.
+    let stamped = request.stamped(inner.store.now_micros());
+    let deferred = |fault| async move {
+        inner.known.giving_back(&whose);
+        let call = DeferredCall::Release;
+        let request = defer(inner, whose, stamped, call, fault, until).await?;
+        Ok(ReleaseOutcome::Deferred { request })
+    };
+    if let Some(fault) = stands_behind(inner, whose.tag) {
+        return deferred(fault).await;
+    }
+    match end(inner, whose, request, deadline).await {
+        Ok(Ok(())) => Ok(ReleaseOutcome::Released),
+        Ok(Err(NotYours::Occupied(occupant))) => Err(ReleaseError::NotHolder(Box::new(occupant))),
+        Ok(Err(NotYours::Free { last })) => Err(ReleaseError::NotHeld { last }),
+        Err(fault) if is_deferred(inner, &fault) => deferred(fault).await,
+        Err(fault) if fault.kind().is_ambiguous() => Err(ReleaseError::Ambiguous { request: stamped, fault }),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Asks to end a lease, and hands the lock on where somebody of this process waits for it.
+pub(super) async fn end(
+    inner: &Inner,
+    whose: Whose<'_>,
+    request: RequestId,
+    deadline: Option<Duration>,
+) -> Result<Result<(), NotYours>, Fault> {
     let mut call = Call::start(inner, Operation::Release, deadline);
-    // What a repeat of this call is to say of it.
     let stamped = request.stamped(inner.store.now_micros());
     let asked = call.started;
     let meant = inner.known.giving_back(&whose);
@@ -46,22 +78,19 @@ pub(crate) async fn release(
             if let Some(held) = held {
                 inner.meter.held.observe(held);
             }
-            Ok(())
+            Ok(Ok(()))
         }
         Ok(Released::Not(not)) => {
             inner.refused(Operation::Release, &whose, &not, asked);
-            Err(match not {
-                NotYours::Occupied(occupant) => ReleaseError::NotHolder(Box::new(occupant)),
-                NotYours::Free { last } => ReleaseError::NotHeld { last },
-            })
+            Ok(Err(not))
         }
-        Err(fault) if fault.kind().is_ambiguous() => Err(ReleaseError::Ambiguous { request: stamped, fault }),
         Err(fault) => {
-            // A guard's release goes on.
-            if whose.kind == LeaseKind::Identity {
+            // A guard's release goes on, and so does what is deferred.
+            let goes_on = whose.kind == LeaseKind::Guard || is_deferred(inner, &fault);
+            if !goes_on && !fault.kind().is_ambiguous() {
                 inner.known.keeps(whose.tag, meant);
             }
-            Err(fault.into())
+            Err(fault)
         }
     }
 }
@@ -74,21 +103,11 @@ pub(crate) async fn release_guard(
     deadline: Option<Duration>,
 ) -> Result<(), GuardReleaseError> {
     let Lease { tag, holder, fence, .. } = lease;
-    let reason = match release(inner, Whose::of(lease), request, deadline).await {
-        Ok(()) => return Ok(()),
-        Err(ReleaseError::NotHolder(occupant)) => lost_to(&NotYours::Occupied(*occupant), holder),
-        Err(ReleaseError::NotHeld { last }) => lost_to(&NotYours::Free { last }, holder),
-        Err(ReleaseError::Fault(fault)) if fault.kind() == FaultKind::NotALock => LostReason::Stolen,
-        Err(
-            ReleaseError::Ambiguous { fault, .. }
-            | ReleaseError::Misconfigured(fault)
-            | ReleaseError::Fault(fault),
-        ) => {
-            return Err(GuardReleaseError::Unconfirmed(fault));
-        }
-        Err(ReleaseError::Saturated) => {
-            return Err(GuardReleaseError::Unconfirmed(FaultKind::Saturated.into()));
-        }
+    let reason = match end(inner, Whose::of(lease), request, deadline).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(not)) => lost_to(&not, holder),
+        Err(fault) if fault.kind() == FaultKind::NotALock => LostReason::Stolen,
+        Err(fault) => return Err(GuardReleaseError::Unconfirmed(fault)),
     };
     inner.had_ended(tag, *fence, reason);
     Err(LockLost { tag: tag.clone(), fence: *fence, reason }.into())

@@ -2,11 +2,9 @@ use std::time::Duration;
 
 use super::Pending;
 use crate::{
-    AcquireError, Holder, Lease, LeaseKind, Tag, Token, Ttl, attempt, inner::Inner, store::Ask, text,
+    AcquireError, Holder, Lease, LeaseKind, Tag, Token, Ttl, attempt, inner::Inner, lease::check_note,
+    store::Ask,
 };
-
-/// The longest note, in bytes.
-pub(super) const MAX_NOTE: usize = 200;
 
 /// An acquire that has its options yet to be given; `.await` it.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ impl<'a> IntoFuture for Acquire<'a> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { inner, tag, holder, ttl, note, token, wait, deadline } = self;
         Box::pin(async move {
-            text::check("note", note, 0, MAX_NOTE)?;
+            check_note(note)?;
             let is_named = token.is_some();
             let token = token.unwrap_or_else(Token::random);
             let ask = Ask {

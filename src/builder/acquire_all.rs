@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::Pending;
 use crate::{
     AcquireAllError, AcquireError, Holder, Lease, LeaseKind, Tag, Token, Ttl, attempt, inner::Inner,
-    store::Ask, text,
+    lease::check_note, store::Ask,
 };
 
 /// An acquire of several tags that has its options yet to be given; `.await` it.
@@ -58,7 +58,7 @@ impl<'a> IntoFuture for AcquireAll<'a> {
         let Self { inner, tags, holder, ttl, note, wait, deadline } = self;
         Box::pin(async move {
             let Some(first) = tags.first() else { return Ok(Vec::new()) };
-            if let Err(invalid) = text::check("note", note, 0, super::acquire::MAX_NOTE) {
+            if let Err(invalid) = check_note(note) {
                 let why = Box::new(AcquireError::InvalidNote(invalid));
                 return Err(AcquireAllError { tag: first.clone(), why, lost: Vec::new() });
             }

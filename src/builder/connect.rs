@@ -1,6 +1,6 @@
-use std::fmt::Display;
+use std::{fmt::Display, sync::Arc};
 
-use crate::{Config, ReadFallback, dependency::Dependency};
+use crate::{Config, DeferredLog, LeaseSource, ReadFallback, dependency::Dependency, inner::Doors};
 
 /// A connect that has its options yet to be given; `.await` it.
 ///
@@ -23,12 +23,12 @@ use crate::{Config, ReadFallback, dependency::Dependency};
 pub struct Connect {
     pub(crate) config: Config,
     pub(crate) dependencies: Vec<Dependency>,
-    pub(crate) fallback: Option<Box<dyn ReadFallback>>,
+    pub(crate) doors: Doors,
 }
 
 impl Connect {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, dependencies: Vec::new(), fallback: None }
+        Self { config, dependencies: Vec::new(), doors: Doors::default() }
     }
 
     /// Names something else that the service stands on, such as its ledger, and how to find out whether it works;
@@ -51,7 +51,21 @@ impl Connect {
     /// Who is asked who holds what when Redis cannot be asked and this process does not remember. Default: nobody; the last one that is
     /// given counts.
     pub fn read_fallback(mut self, fallback: impl ReadFallback) -> Self {
-        self.fallback = Some(Box::new(fallback));
+        self.doors.fallback = Some(Box::new(fallback));
+        self
+    }
+
+    /// Where releases that could not be sent survive this process. What an earlier one has left there is applied before acquires are
+    /// let in. Default: nowhere, they are kept in memory; the last one that is given counts.
+    pub fn deferred_log(mut self, log: impl DeferredLog) -> Self {
+        self.doors.log = Some(Arc::new(log));
+        self
+    }
+
+    /// Who is asked which leases are to stand, now and whenever Redis may have lost them: what is missing is put back before acquires
+    /// are let in. Default: nobody, the guards of this process alone are put back; the last one that is given counts.
+    pub fn lease_source(mut self, source: impl LeaseSource) -> Self {
+        self.doors.source = Some(Arc::new(source));
         self
     }
 }

@@ -2,10 +2,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Pending, acquire::MAX_NOTE};
+use super::Pending;
 use crate::{
     AcquireAllError, AcquireError, GuardReleaseError, Holder, LeaseKind, LockGuard, Tag, Token, Ttl, attempt,
-    held::Terms, inner::Inner, store::Ask, text,
+    held::Terms, inner::Inner, lease::check_note, store::Ask,
 };
 
 /// No guard is renewed more often.
@@ -94,7 +94,7 @@ impl<'a, What> AcquireGuard<'a, What> {
 
     /// Acquires one of them.
     async fn take(&self, tag: &Tag, wait: Duration) -> Result<LockGuard, AcquireError> {
-        text::check("note", self.note, 0, MAX_NOTE)?;
+        check_note(self.note)?;
         let ask = Ask {
             tag: tag.clone(),
             holder: self.holder.clone(),

@@ -10,7 +10,11 @@ mod release;
 use std::pin::Pin;
 
 pub use self::{
-    acquire::Acquire, acquire_all::AcquireAll, connect::Connect, extend::Extend, guard::AcquireGuard,
+    acquire::Acquire,
+    acquire_all::AcquireAll,
+    connect::Connect,
+    extend::{Extend, Shorten},
+    guard::AcquireGuard,
     release::Release,
 };
 

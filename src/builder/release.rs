@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use super::Pending;
-use crate::{Fence, Holder, LeaseKind, ReleaseError, RequestId, Tag, attempt, inner::Inner, store::Whose};
+use crate::{
+    Fence, Holder, LeaseKind, ReleaseError, ReleaseOutcome, RequestId, Tag, attempt, inner::Inner,
+    store::Whose,
+};
 
 /// A release that has its options yet to be given; `.await` it.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ impl<'a> Release<'a> {
         self
     }
 
-    /// How long the call may take, everything included; up to 1 h. Default: that of the config, 5 s.
+    /// How long the call may take, everything included; up to 1 h. Default: that of the config, 5 s. Where the release is deferred, the
+    /// [log](crate::Connect::deferred_log) is given 1 s at least to keep it.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
@@ -46,8 +50,8 @@ impl<'a> Release<'a> {
 }
 
 impl<'a> IntoFuture for Release<'a> {
-    type Output = Result<(), ReleaseError>;
-    type IntoFuture = Pending<'a, (), ReleaseError>;
+    type Output = Result<ReleaseOutcome, ReleaseError>;
+    type IntoFuture = Pending<'a, ReleaseOutcome, ReleaseError>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { inner, whose, request, deadline } = self;

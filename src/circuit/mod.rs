@@ -175,6 +175,11 @@ impl Circuit {
         self.glance().state
     }
 
+    /// How often the state has changed.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.glance().epoch
+    }
+
     /// Whether it was opened or closed by hand, and stays so until it is [`reset`](Self::reset).
     pub fn is_forced(&self) -> bool {
         self.glance().is_forced

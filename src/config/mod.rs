@@ -50,7 +50,8 @@ pub struct Config {
     /// Every process that shares the prefix waits only if it says so itself. The server counts its time in whole seconds, that of
     /// loading its data included: up to 1 s more is waited for. The user of Redis needs `+info`.
     pub restart_grace: Duration,
-    /// How many releases that could not be sent are kept for later. Default 10,000; 0 to 1,000,000. Checked, and not used yet.
+    /// How many releases, and extends downwards, that could not be sent are kept for later. Default 10,000; 0 to 1,000,000. With 0 their
+    /// callers are told the fault instead.
     pub deferred: u32,
     /// How old a last known state may be to be answered while Redis cannot be asked. Default 15 min; 1 s to 1 day.
     pub snapshot_max_age: Duration,

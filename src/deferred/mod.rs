@@ -85,13 +85,15 @@ impl Settlement {
 /// The futures are not dropped before their end unless the process ends.
 pub trait DeferredLog: Send + Sync + 'static {
     /// Everything that was kept and not settled, in the order in which it was kept. Asked once, by
-    /// [`connect`](crate::SpoolLocks::connect).
+    /// [`connect`](crate::SpoolLocks::connect), which fails if this does, or takes longer than the config's `deadline`.
     fn load(&self) -> DeferredLogAnswer<'_, Vec<Deferred>>;
 
-    /// Keeps a call, and returns when it would survive what this log is to survive.
+    /// Keeps a call, and returns when it would survive what this log is to survive. Its caller waits until the deadline of the call, and
+    /// for 1 s at least; what is kept after that is settled at once.
     fn keep<'a>(&'a self, deferred: &'a Deferred) -> DeferredLogAnswer<'a, ()>;
 
-    /// These are settled, and need not be kept any longer.
+    /// These are settled, and need not be kept any longer. Waited for 1 s at most; if it fails, they are applied again when the log is
+    /// loaded, without effect.
     fn settle<'a>(&'a self, settled: &'a [(Deferred, Settlement)]) -> DeferredLogAnswer<'a, ()>;
 }
 
@@ -107,7 +109,7 @@ impl fmt::Debug for dyn DeferredLog {
 }
 
 impl Deferred {
-    /// When the call was made, by the server's clock.
+    /// When the call was made, by the server's clock; 1970 where its request does not say.
     pub fn made_at(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.request.made().unwrap_or_default())
     }

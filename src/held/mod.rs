@@ -58,7 +58,11 @@ pub(crate) struct Held {
 
 #[derive(Debug, Clone, Copy)]
 enum Standing {
-    Safe { until: Instant },
+    /// By a call that was sent at `confirmed`.
+    Safe {
+        until: Instant,
+        confirmed: Instant,
+    },
     Over(Over),
 }
 
@@ -73,12 +77,13 @@ impl Held {
     /// A lease that was granted, and is renewed for the first time at `first`.
     pub(crate) fn new(grant: Grant, terms: Terms, first: Instant) -> Self {
         let Grant { lease, until } = grant;
+        let confirmed = until.checked_sub(terms.ttl.duration()).unwrap_or(until);
         let until = until - drift(terms.ttl.duration());
         Self {
             lease,
             terms,
             first,
-            standing: Mutex::new(Standing::Safe { until }),
+            standing: Mutex::new(Standing::Safe { until, confirmed }),
             changed: Notify::new(),
             cancellation: OnceLock::new(),
         }
@@ -91,6 +96,14 @@ impl Held {
     /// Until when it is safe.
     pub(crate) fn safe_until(&self, now: Instant) -> Result<Instant, Over> {
         self.standing().at(now)
+    }
+
+    /// When the call was sent that last showed that it stands; none where it is over.
+    pub(crate) fn confirmed(&self) -> Option<Instant> {
+        match *self.standing() {
+            Standing::Safe { confirmed, .. } => Some(confirmed),
+            Standing::Over(_) => None,
+        }
     }
 
     pub(crate) fn is_given_back(&self) -> bool {
@@ -115,11 +128,36 @@ impl Held {
     /// The ttl that a renewal asks for now; none where it would not make the lock safe for longer.
     pub(crate) fn next_ttl(&self, now: Instant) -> Option<Ttl> {
         let until = self.safe_until(now).ok()?;
-        let left = self.terms.ends.saturating_duration_since(now);
-        // In whole milliseconds, never rounded up.
-        let whole = left.min(self.terms.ttl.duration()).as_millis();
-        let ttl = Ttl::new(Duration::from_millis(u64::try_from(whole).ok()?)).ok()?;
+        let ttl = Ttl::at_most(self.longest_hold(now))?;
         (now + ttl.duration() > until + drift(ttl.duration())).then_some(ttl)
+    }
+
+    /// How long it is to last where it is put back: as after a renewal, but no shorter than it is counted on, which is for its ttl
+    /// also where its longest hold is shorter.
+    pub(crate) fn rest(&self, now: Instant) -> Option<Ttl> {
+        let ttl = self.terms.ttl.duration();
+        // What is rounded down is counted on as well.
+        let counted_on = self.safe_until(now).ok()? - now + drift(ttl) + Duration::from_millis(1);
+        Ttl::at_most(counted_on.max(self.longest_hold(now)).min(ttl))
+    }
+
+    /// How long a call may have it last: for its ttl, and no longer than it is held at most.
+    fn longest_hold(&self, now: Instant) -> Duration {
+        self.terms.ends.saturating_duration_since(now).min(self.terms.ttl.duration())
+    }
+
+    /// When it is renewed after an outage, of which all guards are to come one after the other: `part`, from 0 to 1, says how far at the
+    /// back. One that is late waits for half of the time that it is safe for at most, any other as long as it is not in jeopardy; and
+    /// none for longer than until it comes again.
+    pub(crate) fn renewal_after_outage(&self, now: Instant, part: f64) -> Instant {
+        let Terms { ttl, margin, renew_every, .. } = self.terms;
+        let safe_for = self.state(now).safe_for();
+        let after = |longest: Duration| now + longest.min(renew_every).mul_f64(part);
+        if safe_for + renew_every < ttl.duration() {
+            after(safe_for / 2)
+        } else {
+            after(safe_for.saturating_sub(margin)).max(self.next_renewal(now))
+        }
     }
 
     /// Whether its renewal is late: less than seven twelfths of its ttl are left, where two thirds are when it is due.
@@ -144,7 +182,7 @@ impl Held {
         let mut standing = self.standing();
         let Ok(before) = standing.at(clock()) else { return };
         let until = before.max(asked + ttl.duration() - drift(ttl.duration()));
-        *standing = Standing::Safe { until };
+        *standing = Standing::Safe { until, confirmed: asked };
         drop(standing);
         // Whoever was told that it is in jeopardy.
         self.changed.notify_waiters();
@@ -159,7 +197,7 @@ impl Held {
         let mut standing = self.standing();
         let now = clock();
         let reason = match *standing {
-            Standing::Safe { until } if now < until => reason,
+            Standing::Safe { until, .. } if now < until => reason,
             Standing::Safe { .. } => LostReason::Deadline,
             Standing::Over(over) => return Err(over),
         };
@@ -227,7 +265,7 @@ impl Held {
 impl Standing {
     fn at(&self, now: Instant) -> Result<Instant, Over> {
         match *self {
-            Self::Safe { until } if now < until => Ok(until),
+            Self::Safe { until, .. } if now < until => Ok(until),
             Self::Safe { .. } => Err(Over::Lost(LostReason::Deadline)),
             Self::Over(over) => Err(over),
         }

@@ -285,6 +285,31 @@ fn a_renewal_asks_for_the_ttl_and_for_no_more_than_its_longest_hold() {
     assert_eq!((next(100 * SECOND), next(DAYS_30)), (None, None));
 }
 
+/// Rounded to whole milliseconds it is not safe for less.
+#[test]
+fn what_is_put_back_lasts_for_as_long_as_it_is_counted_on_and_no_longer_than_its_ttl() {
+    let start = Instant::now();
+    for longest_hold in [SECOND, 20 * SECOND, 35 * SECOND, DAYS_30] {
+        for micros in (0..29_000_000).step_by(333_333) {
+            let now = start + Duration::from_micros(micros);
+            let mut held = half_a_minute(start);
+            held.terms.ends = start + longest_hold;
+            let (until, rest) = (held.safe_until(now).unwrap(), held.rest(now).unwrap());
+            let lasts = rest.duration();
+            assert!(
+                lasts <= 30 * SECOND
+                    && now + lasts <= (start + longest_hold).max(start + 30 * SECOND + millis(1))
+            );
+            assert!(
+                now + lasts - drift(lasts) >= until,
+                "after {micros} µs, {longest_hold:?} at most: {rest}"
+            );
+        }
+    }
+    let held = half_a_minute(start);
+    assert_eq!(held.rest(start + SAFE), None, "it is over");
+}
+
 #[test]
 fn what_is_held_for_the_ttl_alone_is_not_renewed() {
     let start = Instant::now();

@@ -22,7 +22,7 @@ use super::{
     told::Told,
 };
 use crate::{
-    Event, Fault, FaultKind, Occupant, Tag,
+    Event, Fault, FaultKind, LeaseKind, LostReason, Occupant, Tag,
     agenda::Agenda,
     attempt,
     hearing::Request,
@@ -30,7 +30,6 @@ use crate::{
     inner::Inner,
     known::Finding,
     store::{Feed, News, Seen, Store as _, Topic},
-    time::from_unix_millis,
 };
 
 /// How many tags are looked at side by side: a shift that ends at once is no burst for Redis.
@@ -78,6 +77,7 @@ enum Errand {
     Unfollowed { generation: u64, topic: Topic, outcome: Result<(), Fault> },
     Looked { tag: Tag, asked: Instant, outcome: Result<Seen, Fault> },
     Listed { walk: u64, asked: Instant, outcome: Result<Vec<Occupant>, Fault> },
+    Lost { occupant: Occupant, reason: LostReason, overlaps: bool, at: SystemTime },
 }
 
 impl Switchboard {
@@ -124,10 +124,14 @@ impl Switchboard {
     }
 
     fn asked(&mut self, request: Request) {
-        if let Request::Watch { topic, reply } = request {
-            let channel = self.channels.entry(topic.clone()).or_insert_with_key(Channel::new);
-            channel.admit(reply);
-            self.follow(&topic);
+        match request {
+            Request::Tell(event) => return self.tell_of_here(event),
+            Request::Watch { topic, reply } => {
+                let channel = self.channels.entry(topic.clone()).or_insert_with_key(Channel::new);
+                channel.admit(reply);
+                self.follow(&topic);
+            }
+            Request::Grants => {}
         }
         if matches!(self.link, Link::Closed) {
             self.swept = Instant::now();
@@ -167,6 +171,7 @@ impl Switchboard {
             Errand::Looked { tag, asked, outcome } => self.looked(&tag, asked, outcome),
             Errand::Listed { walk, .. } if walk != self.walk => {}
             Errand::Listed { asked, outcome, .. } => self.listed(asked, outcome),
+            Errand::Lost { occupant, reason, overlaps, at } => self.lost(occupant, reason, overlaps, at),
         }
     }
 
@@ -402,7 +407,7 @@ impl Switchboard {
 
     /// The store, asked at `asked`, says how things stand.
     fn saw(&mut self, tag: Tag, seen: Seen, asked: Instant) {
-        let now = from_unix_millis(self.inner.store.now_micros() / 1000);
+        let now = self.inner.server_now();
         let before = self.before(&tag);
         let changes = before.map(|before| difference(before, &seen, now)).unwrap_or_default();
         let may_be_told = before.is_some_and(|before| may_be_told(before, &seen, now)) && self.is_heard(&tag);
@@ -439,20 +444,53 @@ impl Switchboard {
         self.plan(&tag);
     }
 
-    fn tell(&self, tag: &Tag, Change { event, lost }: Change) {
+    fn tell(&mut self, tag: &Tag, Change { event, lost }: Change) {
         let own = lost.and_then(|reason| Some((reason, event.occupant()?.clone(), event.at()?)));
-        self.send(tag, event);
+        // Nobody has said why it ended.
+        let is_unexplained = matches!(event, Event::Released { .. });
+        self.send(event);
+        let own = own.filter(|(_, occupant, _)| self.inner.known.is_own(tag, occupant.fence));
         let Some((reason, occupant, at)) = own else { return };
-        let reason = match self.inner.lose(tag, occupant.fence, reason) {
-            Some(Ok(reason) | Err(Over::Lost(reason))) => reason,
-            Some(Err(Over::GivenBack)) | None => return,
-        };
-        self.send(tag, Event::Lost { occupant, reason, at });
+        if !is_unexplained {
+            return self.lost(occupant, reason, false, at);
+        }
+        let seen = self.told.get(tag).map_or_else(Instant::now, Finding::heard);
+        let inner = self.inner.clone();
+        self.errands.spawn(async move {
+            // Its guard counts on it, and somebody else has it.
+            let overlaps = reason == LostReason::Stolen && occupant.kind == LeaseKind::Guard;
+            let reason = attempt::how_lost(&inner, seen, reason).await;
+            Errand::Lost { occupant, reason, overlaps, at }
+        });
     }
 
-    fn send(&self, tag: &Tag, event: Event) {
+    /// A lease that this process had acquired was lost. It may have been noticed before, and is told of now.
+    fn lost(&self, occupant: Occupant, reason: LostReason, overlaps: bool, at: SystemTime) {
+        let lost = self.inner.lose(&occupant.tag, occupant.fence, reason);
+        if overlaps && lost == Some(Ok(reason)) {
+            self.inner.overlap(&occupant.tag, occupant.fence);
+        }
+        if let Some(Ok(reason) | Err(Over::Lost(reason))) = lost {
+            self.send(Event::Lost { occupant, reason, at });
+        }
+    }
+
+    /// Something happened that no store tells. A lease of which it is told here that it was lost is not told to have ended again.
+    fn tell_of_here(&mut self, event: Event) {
+        if let Some((tag, finding)) = event.tag().cloned().zip(Finding::told(&event))
+            && self.covers(&tag)
+            && self.told.is_news(&tag, &finding)
+        {
+            self.told.settle(tag.clone(), finding);
+            self.plan(&tag);
+        }
+        self.send(event);
+    }
+
+    /// Tells those who watch its tag, and those who watch all.
+    fn send(&self, event: Event) {
         let event = Arc::new(event);
-        for topic in [Topic::Tag(tag.clone()), Topic::All] {
+        for topic in event.tag().cloned().map(Topic::Tag).into_iter().chain([Topic::All]) {
             if let Some(channel) = self.channels.get(&topic) {
                 channel.tell(&event);
             }
@@ -485,9 +523,13 @@ impl Switchboard {
             let Some(tag) = self.agenda.take(now) else { return };
             self.looks += 1;
             let inner = self.inner.clone();
-            let asked = Instant::now();
             self.errands.spawn(async move {
-                let outcome = attempt::look(&inner, &tag).await;
+                let seen_to = attempt::wait_until_seen_to(&inner).await;
+                let asked = Instant::now();
+                let outcome = match seen_to {
+                    Ok(()) => attempt::look(&inner, &tag).await,
+                    Err(fault) => Err(fault),
+                };
                 Errand::Looked { tag, asked, outcome }
             });
         }
@@ -524,8 +566,12 @@ impl Switchboard {
         let (inner, walk) = (self.inner.clone(), self.walk);
         self.errands.spawn(async move {
             sleep(after).await;
+            let seen_to = attempt::wait_until_seen_to(&inner).await;
             let asked = Instant::now();
-            let outcome = attempt::walk(&inner).await;
+            let outcome = match seen_to {
+                Ok(()) => attempt::walk(&inner).await,
+                Err(fault) => Err(fault),
+            };
             Errand::Listed { walk, asked, outcome }
         });
     }

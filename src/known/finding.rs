@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::{Event, Fence, store::Seen};
+use crate::{Event, Fence, Occupant, store::Seen};
 
 /// What was seen of a tag.
 ///
@@ -49,6 +49,14 @@ impl Finding {
         self.asked.is_none() && matches!(self.state, Seen::Free { .. })
     }
 
+    /// Whether it says of a lease that stood before that it stands still, or has ended as leases do.
+    pub(crate) fn accounts_for(&self, lease: &Occupant) -> bool {
+        match &self.state {
+            Seen::Held(occupant) => occupant.fence == lease.fence,
+            Seen::Free { last } => last.is_some_and(|last| last >= lease.fence),
+        }
+    }
+
     /// When it was so at the latest, for all that is known.
     pub(crate) fn seen(&self) -> Instant {
         self.asked.unwrap_or(self.heard)
@@ -78,7 +86,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::{Holder, LeaseKind, Occupant, Tag};
+    use crate::{Holder, LeaseKind, Tag};
 
     #[derive(Debug, Clone, Copy)]
     enum State {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::finding::Finding;
 use crate::{
-    Fence, Lease, LostReason, Occupant, Tag,
+    Fence, Lease, LeaseKind, LostReason, Occupant, Tag,
     held::{Held, Over},
     store::{NotYours, Seen, Whose},
 };
@@ -53,6 +53,8 @@ struct Own {
     stands: Result<(), Over>,
     /// What is told of its loss, where a guard has it.
     held: Weak<Held>,
+    /// Where it is an identity's: as it was last seen, once something else stood there of which its end did not follow, and since when.
+    displaced: Option<(Occupant, Instant)>,
 }
 
 impl Default for Known {
@@ -70,7 +72,7 @@ impl Known {
         entry.hear(Finding::asked(Seen::Held(lease.clone().into()), asked));
         if entry.own(fence).is_none() {
             let before = entry.own[0].take().filter(|own| own.stands != Err(Over::GivenBack));
-            entry.own = [Some(Own { fence, stands: Ok(()), held: Weak::new() }), before];
+            entry.own = [Some(Own { fence, stands: Ok(()), held: Weak::new(), displaced: None }), before];
         }
     }
 
@@ -160,6 +162,13 @@ impl Known {
         })
     }
 
+    /// Whether this process acquired a lease and has not given it back.
+    pub(crate) fn is_own(&self, tag: &Tag, fence: Fence) -> bool {
+        let mut tags = self.tags();
+        let own = tags.entries.peek_mut(tag).and_then(|entry| entry.own(fence));
+        own.is_some_and(|own| own.stands != Err(Over::GivenBack))
+    }
+
     /// A lease had ended before its release came.
     pub(crate) fn had_ended(&self, tag: &Tag, fence: Fence, reason: LostReason) {
         if let Some(own) = self.tags().entries.peek_mut(tag).and_then(|entry| entry.own(fence)) {
@@ -210,6 +219,23 @@ impl Known {
         Some((held, complete))
     }
 
+    /// The leases that identities have through this process, as far as it was told; also where something else was seen there that came
+    /// after `vouched`: what the server has lost others may have taken.
+    pub(crate) fn identities(&self, vouched: Option<Instant>) -> Vec<Occupant> {
+        let tags = self.tags();
+        let of_entry = |(_, entry): (_, &'_ Entry)| {
+            let displaced = entry.displaced(vouched).cloned();
+            entry.identity().cloned().into_iter().chain(displaced).collect::<Vec<_>>()
+        };
+        tags.entries.iter().flat_map(of_entry).collect()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has_identities(&self, vouched: Option<Instant>) -> bool {
+        let is_one = |entry: &Entry| entry.identity().is_some() || entry.displaced(vouched).is_some();
+        self.tags().entries.iter().any(|(_, entry)| is_one(entry))
+    }
+
     /// Something was seen of a tag.
     pub(crate) fn hear(&self, tag: &Tag, finding: Finding) {
         self.tags().entry(tag).hear(finding);
@@ -241,12 +267,39 @@ impl Entry {
 
     fn hear(&mut self, finding: Finding) {
         if self.finding.as_ref().is_none_or(|known| finding.supersedes(known)) {
+            self.displace(&finding);
             self.finding = Some(finding);
+        }
+    }
+
+    /// What stood there stands no more; unless it is certain that it has ended, that may be the server's doing.
+    fn displace(&mut self, finding: &Finding) {
+        let Some(lease) = self.identity().filter(|lease| !finding.accounts_for(lease)).cloned() else {
+            return;
+        };
+        if let Some(own) = self.own(lease.fence) {
+            own.displaced = Some((lease, finding.heard()));
         }
     }
 
     fn own(&mut self, fence: Fence) -> Option<&mut Own> {
         self.own.iter_mut().flatten().find(|own| own.fence == fence)
+    }
+
+    /// The lease that stands, where it is an identity's that this process was granted and has not given back.
+    fn identity(&self) -> Option<&Occupant> {
+        let Seen::Held(occupant) = &self.finding.as_ref()?.state else { return None };
+        let is_own = |own: &Own| own.fence == occupant.fence && own.stands.is_ok();
+        let is_own = self.own.iter().flatten().any(is_own);
+        (is_own && occupant.kind == LeaseKind::Identity).then_some(occupant)
+    }
+
+    /// As [`identity`](Self::identity), where something else was seen there after `vouched`.
+    fn displaced(&self, vouched: Option<Instant>) -> Option<&Occupant> {
+        let own = self.own.iter().flatten().find(|own| own.stands.is_ok() && own.displaced.is_some())?;
+        let (lease, since) = own.displaced.as_ref()?;
+        let stands = self.identity().is_some_and(|standing| standing.fence == lease.fence);
+        (!stands && vouched.is_none_or(|vouched| *since >= vouched)).then_some(lease)
     }
 
     /// The lease that a release means: who names no fence means the lease of that holder that is known to stand.
@@ -267,7 +320,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::{Holder, LeaseKind, Token};
+    use crate::{Holder, Token};
 
     fn lease(tag: &str, fence: u64) -> Lease {
         Lease {
@@ -352,6 +405,45 @@ mod tests {
             Some(Err(Over::Lost(LostReason::Expired))),
             "and only once"
         );
+    }
+
+    /// What the server had lost somebody else took, and that was heard before the loss was noticed: nobody was told.
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_stays_one_until_it_is_known_how_its_lease_has_ended() {
+        let start = Instant::now();
+        let second = async || {
+            advance(Duration::from_secs(1)).await;
+            Instant::now()
+        };
+        let fences = |known: &Known, vouched| -> Vec<u64> {
+            let fences: Vec<_> =
+                known.identities(vouched).iter().map(|occupant| occupant.fence.get()).collect();
+            assert_eq!(known.has_identities(vouched), !fences.is_empty());
+            fences
+        };
+        for (seen, is_displaced) in [
+            (Seen::Held(occupant("A", 5)), false),
+            (Seen::Held(occupant("A", 9)), true),
+            (Seen::Free { last: None }, true),
+            (Seen::Free { last: Fence::new(4) }, true),
+            (Seen::Free { last: Fence::new(5) }, false),
+            (Seen::Free { last: Fence::new(9) }, false),
+        ] {
+            let known = Known::default();
+            let lease = lease("A", 5);
+            known.granted(&lease, start);
+            assert_eq!(fences(&known, None), [5]);
+            known.hear(&lease.tag, Finding::asked(seen.clone(), second().await));
+            let stands = matches!(&seen, Seen::Held(occupant) if occupant.fence == lease.fence);
+            let right: &[u64] = if stands || is_displaced { &[5] } else { &[] };
+            assert_eq!(fences(&known, None), right, "{seen:?}");
+            assert_eq!(fences(&known, Some(start)), right, "{seen:?}, since the server had all");
+            let vouched = Some(second().await);
+            let right: &[u64] = if stands { &[5] } else { &[] };
+            assert_eq!(fences(&known, vouched), right, "{seen:?}, and the server has lost nothing since");
+            known.granted(&lease, second().await);
+            assert_eq!(fences(&known, None), [5], "{seen:?}, and put back: it is one");
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use crate::{
     buckets,
+    deferred::Settlement,
     fault::FaultKind,
     lost::LostReason,
-    meter::Answered,
+    meter::{Answered, PutBack},
     mode::Mode,
+    phase::RecoveryPhase,
     stats::{CircuitState, ClosedReason, Swept},
 };
 
@@ -120,6 +122,9 @@ const BREAKER: Label = closed("breaker", &["link", "writes"]);
 const BREAKER_STATE: Label = closed("state", words!(CircuitState));
 const TO: Label = closed("to", words!(CircuitState));
 const RESULT: Label = closed("result", words!(Answered));
+const SETTLEMENT: Label = closed("settlement", words!(Settlement));
+const PUT_BACK: Label = closed("outcome", words!(PutBack));
+const PHASE: Label = closed("phase", words!(RecoveryPhase));
 const DEGRADED_MODE: Label = closed("mode", &[Mode::ReadOnlyServer.as_str(), Mode::Unreachable.as_str()]);
 
 // A connection cannot fail to open in each way of a fault. Those that nobody expects there are shown as `other`, which keeps the
@@ -393,6 +398,58 @@ const CATALOGUE: &[Metric] = &[
         &[],
         "When the oldest state was seen that a read was answered with in the present outage, in Unix time; 0 when \
          there was no such read.",
+    ),
+    gauge(
+        "spool_deferred_calls",
+        &[],
+        "Releases, and extends downwards, that wait until Redis can be asked.",
+    ),
+    counter("spool_deferred_total", &[], "Calls that were deferred because Redis could not be asked."),
+    counter(
+        "spool_deferred_refused_total",
+        &[],
+        "Calls that could neither be sent nor kept for later: their callers were told, and nobody else knows of them.",
+    ),
+    counter(
+        "spool_deferred_settled_total",
+        &[SETTLEMENT],
+        "Deferred calls that are done with, by what became of them: applied, or the lease had ended.",
+    ),
+    gauge(
+        "spool_recovery_in_progress",
+        &[],
+        "1 while acquires wait until the service has recovered, 0 otherwise.",
+    ),
+    counter("spool_recovery_phases_total", &[PHASE], "Times that a phase of a recovery was gone through."),
+    counter(
+        "spool_recovery_phase_failures_total",
+        &[PHASE],
+        "Those of them that were cut short, by a fault or because their time was over.",
+    ),
+    counter(
+        "spool_recovery_phase_seconds_total",
+        &[PHASE],
+        "Time that the phase took, all recoveries together.",
+    ),
+    counter(
+        "spool_recovery_server_restarts_total",
+        &[],
+        "Times that the service met another run of Redis than before.",
+    ),
+    counter(
+        "spool_recovery_data_losses_total",
+        &[],
+        "Times that Redis was found to have lost its data: restarted without it, or flushed.",
+    ),
+    counter(
+        "spool_recovery_restored_leases_total",
+        &[PUT_BACK],
+        "Leases that were to be put back, by what became of them: refused ones had ended, or the tag was somebody else's.",
+    ),
+    counter(
+        "spool_lock_overlaps_total",
+        &[],
+        "Locks that were found to be somebody else's while a guard still counted on them: both have held them.",
     ),
     gauge("spool_service_info", &[open("version")], "1, with the version of the library in the service."),
     gauge("spool_service_start_time_seconds", &[], "When the service connected, in Unix time."),

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     fault::FaultKind,
     mode::Mode,
-    stats::{CircuitState, CircuitStats, FaultStats, Histogram, LimitReason, LockStats, PoolStats, Snapshot},
+    stats::{
+        CircuitState, CircuitStats, FaultStats, Histogram, LimitReason, LockStats, PoolStats, RecoveryStats,
+        Snapshot,
+    },
     time::unix_seconds,
 };
 
@@ -40,6 +43,7 @@ impl Page {
         entry.pools(&snapshot.pools);
         entry.locks(&snapshot.locks);
         entry.faults(&snapshot.faults);
+        entry.recovery(&snapshot.recovery);
         entry.dropped
     }
 }
@@ -188,6 +192,34 @@ impl Entry<'_> {
             self.number(metric, &[], value);
         }
         self.reasons("spool_degraded_reads_total", &[], &faults.degraded_reads_total);
+    }
+
+    fn recovery(&mut self, recovery: &RecoveryStats) {
+        for (metric, value) in [
+            ("spool_deferred_calls", recovery.deferred),
+            ("spool_deferred_total", recovery.deferred_total),
+            ("spool_deferred_refused_total", recovery.deferred_refused_total),
+            ("spool_recovery_in_progress", recovery.is_recovering.into()),
+            ("spool_recovery_server_restarts_total", recovery.restarts_total),
+            ("spool_recovery_data_losses_total", recovery.data_losses_total),
+            ("spool_lock_overlaps_total", recovery.overlaps_total),
+        ] {
+            self.number(metric, &[], value as f64);
+        }
+        self.reasons("spool_deferred_settled_total", &[], &recovery.settled_total);
+        self.reasons("spool_recovery_restored_leases_total", &[], &recovery.restored_total);
+        let known = last_label_values("spool_recovery_phases_total");
+        for phase in known {
+            let stats = recovery.phases.get(*phase).cloned().unwrap_or_default();
+            for (metric, value) in [
+                ("spool_recovery_phases_total", stats.total as f64),
+                ("spool_recovery_phase_failures_total", stats.failures_total as f64),
+                ("spool_recovery_phase_seconds_total", stats.seconds_total),
+            ] {
+                self.number(metric, &[phase], value);
+            }
+        }
+        self.dropped += recovery.phases.keys().filter(|phase| !known.contains(&phase.as_str())).count();
     }
 
     fn breaker(&mut self, name: &str, circuit: Option<&CircuitStats>) {

@@ -36,6 +36,9 @@ use crate::{
 /// How often Redis is tried while nothing will change until an operator acts.
 const SETUP_PAUSE: Duration = Duration::from_secs(30);
 
+/// When it is worth asking again where a recovery has taken a whole call's time.
+const RECOVERING_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a call is to do, as far as circuits care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -215,6 +218,12 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Why nothing was acquired although Redis is there: it was not the turn of acquires yet.
+    pub(crate) fn busy_recovering(&self) -> Fault {
+        let refusal = Refusal { mode: self.mode(), retry_after: RECOVERING_PAUSE, cause: None };
+        Fault::refused(refusal, "redis was away, and what this process holds is seen to first")
     }
 
     /// The same fault, for one more who waits for what it refused.

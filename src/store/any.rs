@@ -186,8 +186,12 @@ impl Store for AnyStore {
         either!(self, store => store.run(deadline))
     }
 
-    async fn witness(&self, first: bool, deadline: Instant) -> Result<bool, Fault> {
-        either!(self, store => store.witness(first, deadline))
+    async fn leave_witness(&self, deadline: Instant) -> Result<(), Fault> {
+        either!(self, store => store.leave_witness(deadline))
+    }
+
+    async fn has_witness(&self, deadline: Instant) -> Result<bool, Fault> {
+        either!(self, store => store.has_witness(deadline))
     }
 
     fn breaks(&self) -> u64 {

@@ -60,6 +60,13 @@ impl<'a> Whose<'a> {
         let Lease { tag, holder, kind, fence, .. } = lease;
         Self { tag, holder, kind: *kind, fence: Some(*fence) }
     }
+
+    /// Whether this may be the lease that is meant: one of this holder, held in this way, under the fence that is named.
+    pub(crate) fn means(&self, occupant: &Occupant) -> bool {
+        occupant.holder == *self.holder
+            && occupant.kind == self.kind
+            && self.fence.is_none_or(|fence| occupant.fence == fence)
+    }
 }
 
 #[derive(Debug)]
@@ -121,6 +128,14 @@ pub(crate) enum NotYours {
     Free {
         last: Option<Fence>,
     },
+}
+
+impl NotYours {
+    /// Whether the tag is free and remembers neither this fence, which was granted, nor a later one: the store has lost what it knew
+    /// of that grant, or that is long ago.
+    pub(crate) fn forgets(&self, fence: Fence) -> bool {
+        matches!(self, Self::Free { last } if last.is_none_or(|last| last < fence))
+    }
 }
 
 /// What became of a lease that was to be put back.
@@ -223,6 +238,9 @@ pub(crate) struct Rules {
     /// put back first; zero: not at all.
     pub(crate) restart_grace: Duration,
 }
+
+/// How long a witness lasts: it is to outlive every pause of a process, and not the process for ever.
+pub(crate) const WITNESS_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// Where locks are kept. No call outlives its deadline by more than the time to notice it.
 pub(crate) trait Store {
@@ -359,9 +377,12 @@ pub(crate) trait Store {
     /// Names the run of the server, which has another name after each start; `None` where it does not say.
     fn run(&self, deadline: Instant) -> impl Future<Output = Result<Option<String>, Fault>> + Send;
 
-    /// Whether the server still has its data, by a key of this process that lasts a day. Writes it anew where it is the `first`
-    /// time that it is asked for, or a day may be over; otherwise looks whether it is there.
-    fn witness(&self, first: bool, deadline: Instant) -> impl Future<Output = Result<bool, Fault>> + Send;
+    /// Leaves the witness of this process there, or leaves it anew: a key that nobody else writes, and that lasts
+    /// [`WITNESS_LASTS`]. While it stands, the server has lost nothing since.
+    fn leave_witness(&self, deadline: Instant) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Whether the witness of this process stands.
+    fn has_witness(&self, deadline: Instant) -> impl Future<Output = Result<bool, Fault>> + Send;
 
     /// How many lanes were given up because of a fault, since the store was opened: closed by the server or the network, too late
     /// with a reply, a replica's, or not understood. It only rises.

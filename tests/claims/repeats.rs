@@ -3,10 +3,11 @@
 //!
 //! What lies on the server is compared to the byte, its token and its end included: what was not to be touched was not.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use spool_lock::{
-    ExtendError, Fault, FaultKind, Fence, Holder, Lease, LeaseEnd, ReleaseError, RequestId, Ttl,
+    ExtendError, Fault, FaultKind, Fence, Holder, Lease, LeaseEnd, ReleaseError, ReleaseOutcome, RequestId,
+    Ttl,
 };
 use tokio::time::timeout;
 
@@ -80,8 +81,8 @@ impl Net {
                     return Some(old);
                 }
                 match near.release_lease(&old).await {
-                    Ok(()) | Err(ReleaseError::NotHeld { .. }) => {}
-                    Err(error) => panic!("{}: {error:?}", old.tag),
+                    Ok(ReleaseOutcome::Released) | Err(ReleaseError::NotHeld { .. }) => {}
+                    other => panic!("{}: {other:?}", old.tag),
                 }
                 let holder = match next {
                     Next::Stranger => stranger(),
@@ -183,7 +184,7 @@ fn assert_lost(fault: &Fault) {
 }
 
 #[track_caller]
-fn assert_extend_lost(outcome: Result<Lease, ExtendError>) {
+fn assert_extend_lost<T: Debug>(outcome: Result<T, ExtendError>) {
     match outcome {
         Err(ExtendError::Fault(fault)) => assert_lost(&fault),
         other => panic!("no answer was to come: {other:?}"),
@@ -191,7 +192,7 @@ fn assert_extend_lost(outcome: Result<Lease, ExtendError>) {
 }
 
 #[track_caller]
-fn assert_release_lost(outcome: Result<(), ReleaseError>) -> RequestId {
+fn assert_release_lost(outcome: Result<ReleaseOutcome, ReleaseError>) -> RequestId {
     match outcome {
         Err(ReleaseError::Ambiguous { request, fault }) => {
             assert_lost(&fault);
@@ -368,7 +369,7 @@ async fn releases_and_extends_whose_request_was_lost_change_nothing_before_their
     .await;
     for (number, again) in released.into_iter().enumerate() {
         match (next(number), again) {
-            (Next::Stays, Ok(())) => {}
+            (Next::Stays, Ok(ReleaseOutcome::Released)) => {}
             (Next::Stranger | Next::SameAnew, Err(ReleaseError::NotHolder(_))) => {}
             other => panic!("{number}: {other:?}"),
         }

@@ -71,7 +71,8 @@ impl Waiter for Worker {
     }
 
     async fn give_back(&mut self, lease: Lease) -> Result<(), Failure> {
-        Ok(self.locks.release_lease(&lease).await?)
+        self.locks.release_lease(&lease).await?;
+        Ok(())
     }
 }
 

@@ -153,8 +153,8 @@ async fn no_connection() {
 
     let (errors, latest) = scene.acquire().await;
     for error in &errors {
-        let AcquireError::Fault(fault) = error else { panic!("{error:?}") };
-        assert_eq!(fault.kind(), FaultKind::Connect);
+        let AcquireError::Unavailable { fault, .. } = error else { panic!("{error:?}") };
+        assert_eq!(fault.kind(), FaultKind::CircuitOpen, "what this process holds is to be seen to first");
     }
     scene.locks.link_circuit().reset();
     let began = Instant::now();

@@ -247,7 +247,7 @@ async fn pair(locks: &SpoolLocks, log: &Mutex<Log>, tag: &Tag) {
     let Ok(lease) = acquired else { return };
     let released =
         timed(locks, Want::Release, locks.release_lease(&lease).into_future(), |outcome| match outcome {
-            Ok(()) | Err(ReleaseError::NotHeld { .. }) => Told::Done,
+            Ok(_) | Err(ReleaseError::NotHeld { .. }) => Told::Done,
             Err(ReleaseError::Ambiguous { fault, .. } | ReleaseError::Fault(fault)) => {
                 Told::Fault(fault.kind())
             }

@@ -1,6 +1,7 @@
 //! Set up in a way that only an operator can mend: the password was changed, or a right taken away.
 //!
-//! All timeouts are the defaults, but for the ttl of the guards, which is short where renewals are to be due while nothing passes.
+//! All timeouts are the defaults, but for the ttl of the guards, which is short where renewals are to be due while nothing passes. No
+//! release is deferred where it is to be told what is wrong.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ impl Locked {
     async fn open() -> Self {
         let server = RedisServer::builder().password("sesame").start();
         let proxy = FaultProxy::before(&server);
-        let locks = connect(&proxy.url(), |_| {}).await;
+        let locks = connect(&proxy.url(), |config| config.deferred = 0).await;
         Self { server, proxy, locks }
     }
 
@@ -199,7 +200,7 @@ async fn a_user_who_may_run_no_script_is_told_so_and_an_operator_mends_it() {
     let proxy = FaultProxy::before(&server);
     server.cmd(&["ACL", "SETUSER", "svc", "on", ">sesame", "~*", "&*", "+@all"]);
     let url = proxy.url().replace("redis://", "redis://svc:sesame@");
-    let locks = connect(&url, |_| {}).await;
+    let locks = connect(&url, |config| config.deferred = 0).await;
     let lease = locks.acquire(&tag(1), &worker()).await.unwrap();
 
     server.cmd(&["ACL", "SETUSER", "svc", "-evalsha", "-eval"]);

@@ -197,10 +197,21 @@ async fn a_guard_on_a_runtime_that_was_blocked_is_lost_at_the_first_look() {
     }
 }
 
-/// Must hold 6.
+/// Must hold 6. The tag remembers its fence, so it has ended.
 #[tokio::test]
 async fn a_lock_that_has_gone_away_is_told_at_the_next_renewal() {
-    let deleted = |server: &RedisServer| drop(server.cmd(&["DEL", &key(&tag())]));
+    let server = RedisServer::start();
+    let locks = connect(&server.url()).await;
+    let guard = locks.guard(&tag(), &robot()).ttl(ttl(LASTS)).await.expect("it is free");
+    server.cmd(&["DEL", &key(&tag())]);
+    assert_eq!(is_lost(&guard, EVERY + TOLD_WITHIN).await, LostReason::Expired);
+    is_over(&locks, guard, LostReason::Expired).await;
+    assert!(!server.query::<bool>(&["EXISTS", &key(&tag())]), "no renewal makes one");
+}
+
+/// The tag remembers nothing, so nobody has had it since.
+#[tokio::test]
+async fn a_lock_that_the_server_has_forgotten_is_put_back_at_the_next_renewal_at_the_latest() {
     let flushed = |server: &RedisServer| drop(server.cmd(&["FLUSHALL"]));
     let evicted = |server: &RedisServer| {
         server.cmd(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
@@ -209,20 +220,16 @@ async fn a_lock_that_has_gone_away_is_told_at_the_next_renewal() {
         assert!(!server.query::<bool>(&["EXISTS", &key(&tag())]));
         server.cmd(&["CONFIG", "SET", "maxmemory", "0"]);
     };
-    let mut cases = JoinSet::new();
-    for gone in [deleted as fn(&RedisServer), flushed, evicted] {
-        cases.spawn(async move {
-            let server = RedisServer::start();
-            let locks = connect(&server.url()).await;
-            let guard = locks.guard(&tag(), &robot()).ttl(ttl(LASTS)).await.expect("it is free");
-            gone(&server);
-            assert_eq!(is_lost(&guard, EVERY + TOLD_WITHIN).await, LostReason::Expired);
-            is_over(&locks, guard, LostReason::Expired).await;
-            assert!(!server.query::<bool>(&["EXISTS", &key(&tag())]), "no renewal makes one");
-        });
-    }
-    while let Some(case) = cases.join_next().await {
-        case.expect("no panic");
+    for gone in [flushed as fn(&RedisServer), evicted] {
+        let server = RedisServer::start();
+        let locks = connect(&server.url()).await;
+        let guard = locks.guard(&tag(), &robot()).ttl(ttl(LASTS)).await.expect("it is free");
+        gone(&server);
+        let is_back = async || server.query::<bool>(&["EXISTS", &key(&tag())]);
+        eventually(EVERY + TOLD_WITHIN, is_back).await;
+        let standing = locks.inspect(&tag()).await.expect("healthy").value.expect("it stands");
+        assert_eq!(standing.fence, guard.fence());
+        guard.release().await.expect("it was never lost");
     }
 }
 

@@ -142,7 +142,8 @@ async fn is_survived(outage: Outage) -> String {
     // Everything that came late has come.
     crowd.pass(Duration::from_secs(1)).await;
     assert_eq!(lost_total(&crowd.locks), [].into());
-    assert!(crowd.guards.iter().all(is_held));
+    // A renewal that went into the outage may have timed out only now; it is soon followed by another.
+    eventually(SOON, async || crowd.guards.iter().all(is_held)).await;
     figures
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spool_lock::{AcquireError, Config, ConnectError, FaultKind, SpoolLocks, Tag};
+use spool_lock::{AcquireError, Config, ConnectError, ExtendError, FaultKind, SpoolLocks, Tag, Ttl};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -122,8 +122,9 @@ async fn whoever_waits_for_the_first_connection_is_not_told_that_none_came_free(
     eventually(SOON, async || pool(&locks).slots == 0).await;
     let tag = Tag::new("TEST-02").expect("a tag");
     let asked = Instant::now();
-    match locks.acquire(&tag, &holder(1)).deadline(millis(300)).await {
-        Err(AcquireError::Fault(fault)) => assert_eq!(fault.kind(), FaultKind::Connect),
+    // An acquire would wait until what this process holds is seen to.
+    match locks.extend(&tag, &holder(1), Ttl::HOUR).deadline(millis(300)).await {
+        Err(ExtendError::Fault(fault)) => assert_eq!(fault.kind(), FaultKind::Connect),
         other => panic!("{other:?}"),
     }
     assert!(asked.elapsed() >= millis(300), "{:?}", asked.elapsed());

@@ -47,8 +47,8 @@ async fn eviction_under_load_never_exceeds_the_maximum() {
     let locks = connect(&server.url(), |config| {
         config.pool.max_connections = MAX;
         config.pool.depth = 2;
-        // The load goes on, however much of it fails.
-        (config.retry.attempts, config.circuit.faults) = (1, 1000);
+        // The load goes on, however much of it fails; and what failed is for its worker to repeat.
+        (config.retry.attempts, config.circuit.faults, config.deferred) = (1, 1000, 0);
     })
     .await;
     let sampler = Sampler::start(&server, Duration::ZERO);
@@ -78,8 +78,8 @@ async fn silence_under_load_never_exceeds_the_maximum() {
     let locks = connect(&proxy.url(), |config| {
         config.pool.max_connections = MAX;
         config.pool.depth = 2;
-        // The load goes on, however much of it fails.
-        (config.retry.attempts, config.circuit.faults) = (1, 1000);
+        // The load goes on, however much of it fails; and what failed is for its worker to repeat.
+        (config.retry.attempts, config.circuit.faults, config.deferred) = (1, 1000, 0);
         config.pool.response_timeout = millis(300);
     })
     .await;
@@ -186,7 +186,7 @@ async fn give_back(locks: &SpoolLocks, lease: &Lease) -> Result<u64, Trouble> {
     let (request, mut faults, mut may_be_applied) = (RequestId::random(), 0, false);
     loop {
         let error = match locks.release_lease(lease).request(request).await {
-            Ok(()) => return Ok(faults),
+            Ok(_) => return Ok(faults),
             Err(error) => error,
         };
         let shown = match &error {
@@ -237,7 +237,7 @@ async fn scripts_forgotten_and_connections_killed_do_no_harm() {
         config.history.enabled = true;
         config.history.entries = 1000;
         // Each call is one try, however many of them fail.
-        (config.retry.attempts, config.circuit.faults) = (1, 1000);
+        (config.retry.attempts, config.circuit.faults, config.deferred) = (1, 1000, 0);
     })
     .await;
     let tags: Vec<_> = (0..4).map(|number| Tag::new(format!("TEST-{number:02}")).expect("a tag")).collect();

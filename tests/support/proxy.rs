@@ -70,6 +70,12 @@ impl FaultProxy {
         self.url.clone()
     }
 
+    /// From now on the way leads to another server; connections to the one before are closed.
+    pub fn switch_to(&self, server: &RedisServer) {
+        self.shared.server_port.store(server.port(), Relaxed);
+        self.close_all(Close::Rst);
+    }
+
     /// Replies arrive `delay` later, each on its own: a pipeline gets slower, not thinner.
     pub fn delay(&self, delay: Duration) {
         self.shared.rules().reply_delay = delay;

@@ -170,6 +170,23 @@ impl RedisServer {
         self.admin.forget();
     }
 
+    /// `SHUTDOWN NOSAVE`; returns when the process is gone.
+    ///
+    /// # Panics
+    /// When it is not within 5 s.
+    pub fn shutdown(&self) {
+        // It answers by closing the connection.
+        let _ = self.try_query::<Value>(&["SHUTDOWN", "NOSAVE"]);
+        self.admin.forget();
+        for _ in 0..1_000 {
+            if self.process().ended().is_some() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the server did not shut down within 5 s:\n{}", self.log());
+    }
+
     /// SIGSTOP: connections stay open, nothing is answered, until [`cont`](Self::cont).
     pub fn stop(&self) {
         self.process().stop();

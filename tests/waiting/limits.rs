@@ -49,7 +49,8 @@ async fn fifty_waiters_leave_the_only_connection_to_others() {
     assert_eq!(server.info("stats")["rejected_connections"], "0");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// On one thread: the first is not answered before the others are there.
+#[tokio::test]
 async fn waiters_that_find_the_pool_full_wait_in_line() {
     let server = RedisServer::start();
     let there = connect(&server.url(), |_| {}).await;

@@ -1,7 +1,7 @@
 //! `list`: who holds which tag of the prefix.
 
 use serde_json::json;
-use spool_lock::{FaultKind, Holder, Occupant};
+use spool_lock::{FaultKind, Holder, LeaseKind, Occupant};
 
 use super::{
     Answer, Form, Refusal,
@@ -65,7 +65,7 @@ pub(super) fn holder(holder: &Holder) -> String {
 /// As JSON has it.
 pub(super) fn kind(occupant: &Occupant) -> &'static str {
     match occupant.kind {
-        spool_lock::LeaseKind::Identity => "identity",
-        spool_lock::LeaseKind::Guard => "guard",
+        LeaseKind::Identity => "identity",
+        LeaseKind::Guard => "guard",
     }
 }

@@ -47,20 +47,20 @@ pub enum Fsync {
 /// A [`DeferredLog`] in a file of this machine.
 ///
 /// Lines are added to it, each with a checksum. When it is opened, and at 1,000 lines or more when those that say nothing any more are
-/// more than the others, it is written anew (as `PATH.new`, which then takes its place). A new file can be read by its own user alone, for it has tags
-/// and names in it. It is for one log at a time: it is locked (`flock`) until the log is dropped or its process ends.
+/// more than the others, it is written anew (as `PATH.new`, which then takes its place). A new file can be read by its own user alone,
+/// for it has tags and names in it. It is for one log at a time: it is locked (`flock`) until the log is dropped or its process ends.
 ///
 /// # What it promises
 /// Whatever ends the process, and at whatever byte, the next log of the same path loads what was kept and not settled, in its order.
-/// What a crash leaves at the end, which nobody was told of, is cut off. A line that is not what was written (an ill disk) is passed over;
-/// the whole file is first added to `PATH.damaged`. Both are warned of.
+/// What a crash leaves at the end, which nobody was told of, is cut off. A line that is not what was written (an ill disk) is passed
+/// over; the whole file is first added to `PATH.damaged`. Both are warned of.
 ///
 /// A settlement does not wait for the disk: were it lost, the call would be applied a second time, which has no effect.
 ///
 /// # How it fails
 /// A call that cannot be written or synced is refused, with what would be right, and nothing of it is left in the file, as far as
-/// that can still be written. The next one is tried anew. After a sync that failed, what is live is first written to a new file: the system
-/// may have dropped what it could not write, and then says that all is well (`fsync(2)`).
+/// that can still be written. The next one is tried anew. After a sync that failed, what is live is first written to a new file: the
+/// system may have dropped what it could not write, and then says that all is well (`fsync(2)`).
 ///
 /// A drop waits for the disk, 1 s at most.
 ///
@@ -93,12 +93,13 @@ pub struct FileDeferredLog {
 impl FileDeferredLog {
     /// Opens the log at `path`, or makes a new one, with mode 0600, in a folder that is there.
     ///
-    /// Blocks while the file is read, written anew and synced: to be called once, at the start of a service. Where it has entries and cannot
-    /// be written, it is opened for these, and nothing is kept before it can.
+    /// Blocks while the file is read, written anew and synced: to be called once, at the start of a service. Where it has entries and
+    /// cannot be written, it is opened for these, and nothing is kept before it can.
     ///
     /// # Errors
-    /// Each names the path. `ResourceBusy` — another log has it open. `InvalidData` — it is something else than a log, or was
-    /// written by a newer version of this crate; then it is left as it is. Else what the system says.
+    /// Each names the path. `ResourceBusy` — another log has it open. `InvalidInput` — it is a folder, a device or the like.
+    /// `InvalidData` — it is something else than a log, or was written by a newer version of this crate; then it is left as it is.
+    /// Else what the system says.
     pub fn open(path: impl AsRef<Path>, fsync: Fsync) -> io::Result<Self> {
         let path = path.as_ref();
         let opened = || {

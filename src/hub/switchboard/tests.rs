@@ -3,13 +3,15 @@
 use super::*;
 use crate::{
     Config, Holder, Lease, LeaseKind, LostReason, RequestId, Token, Ttl, Watch,
+    inner::Doors,
     store::{Ask, Whose},
 };
 
 const LINGER: Duration = Duration::from_secs(60);
 
 async fn board() -> Switchboard {
-    let (inner, mailboxes) = Inner::connect(Config::new("memory://").unwrap(), None).await.unwrap();
+    let (inner, mailboxes) =
+        Inner::connect(Config::new("memory://").unwrap(), Doors::default()).await.unwrap();
     Switchboard::new(Arc::new(inner), mailboxes.requests, LINGER)
 }
 
@@ -34,7 +36,7 @@ async fn release(inner: &Inner, lease: &Lease) {
 }
 
 async fn extend(inner: &Inner, lease: &Lease) {
-    attempt::extend(inner, Whose::of(lease), Ttl::new(2 * Ttl::HOUR.duration()).unwrap(), false, None)
+    attempt::extend(inner, Whose::of(lease), Ttl::new(2 * Ttl::HOUR.duration()).unwrap(), None)
         .await
         .unwrap();
 }
@@ -302,6 +304,7 @@ async fn lease_whose_release_was_asked_is_not_lost() {
         // Its key has gone, and the counter too.
         board.broke(&"the test says so");
         board.saw(tag(), Seen::Free { last: None }, Instant::now());
+        board.run_for(SOON).await;
         assert_eq!(watch.next().await.unwrap().name(), "taken");
         assert_eq!(watch.next().await.unwrap().name(), "released");
         assert_eq!(board.inner.stats().locks.lost_total["expired"], u64::from(!given_back));

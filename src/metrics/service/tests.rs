@@ -41,9 +41,10 @@ fn every_metric_of_a_service_is_there_before_anything_has_happened() {
     assert!(has(&page, r#"spool_lock_lost_total{reason="stolen"} 0"#));
 }
 
-/// What each instance of a service costs in Prometheus. It was 300 until there were circuits, retries and modes to see.
+/// What each instance of a service costs in Prometheus. It was 300 until there were circuits, retries and modes to see, and 340 until
+/// there were recoveries.
 #[test]
-fn one_service_is_at_most_340_series() {
+fn one_service_is_at_most_365_series() {
     let mut page = Page::new();
     page.add_snapshot(&quiet(), Some("backend"));
     let lines = page.render().lines().filter(|line| !line.starts_with('#')).count();
@@ -53,7 +54,7 @@ fn one_service_is_at_most_340_series() {
     let others: usize = redis
         .map(|metric| metric.labels.iter().map(|label| label.values.len().max(1)).product::<usize>())
         .sum();
-    assert!(lines + others <= 340, "{lines} + {others}");
+    assert!(lines + others <= 365, "{lines} + {others}");
 }
 
 #[test]

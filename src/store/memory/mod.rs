@@ -209,9 +209,7 @@ impl Store for MemoryStore {
     async fn restore(&self, lease: &Lease, ttl: Ttl, _: Instant) -> Result<Restored, Fault> {
         self.step(&lease.tag, |step| match step.entry.meant(&Whose::of(lease)) {
             Ok(held) => Restored::Stands(held.lease.into()),
-            Err(NotYours::Free { last }) if last.is_none_or(|last| last < lease.fence) => {
-                Restored::Restored(step.restore(lease, ttl))
-            }
+            Err(not) if not.forgets(lease.fence) => Restored::Restored(step.restore(lease, ttl)),
             Err(not) => Restored::Not(not),
         })
     }
@@ -357,7 +355,11 @@ impl Store for MemoryStore {
         Ok(Some("memory".to_owned()))
     }
 
-    async fn witness(&self, _: bool, _: Instant) -> Result<bool, Fault> {
+    async fn leave_witness(&self, _: Instant) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    async fn has_witness(&self, _: Instant) -> Result<bool, Fault> {
         Ok(true)
     }
 

@@ -65,11 +65,8 @@ impl Entry {
     /// The lease that a call means, or why it may not touch it.
     pub(super) fn meant(&self, whose: &Whose<'_>) -> Result<Held, NotYours> {
         let Some(held) = &self.held else { return Err(NotYours::Free { last: self.last() }) };
-        let lease = &held.lease;
-        let meant = lease.holder == *whose.holder
-            && lease.kind == whose.kind
-            && whose.fence.is_none_or(|fence| fence == lease.fence);
-        if meant { Ok(held.clone()) } else { Err(NotYours::Occupied(lease.clone().into())) }
+        let occupant = held.lease.clone().into();
+        if whose.means(&occupant) { Ok(held.clone()) } else { Err(NotYours::Occupied(occupant)) }
     }
 }
 

@@ -91,7 +91,7 @@ struct Shared {
     dialler: Dialler,
     runtime: tokio::runtime::Handle,
     slots: Mutex<Slots<Cable, Permit>>,
-    /// Of the slots.
+    /// As the slots count them, to be read without their lock.
     breaks: Arc<AtomicU64>,
     /// The last feed, to end it by.
     feed: Mutex<Weak<Watch>>,
@@ -102,6 +102,28 @@ struct Shared {
     wake: Arc<Notify>,
     /// Tells those who ask of lanes that are opened.
     opened: Notify,
+}
+
+/// The way of a call, and until when it may still be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Road {
+    way: Way,
+    /// How often lanes had broken when it set out: once there are more, it is not sent. None where that does not matter.
+    breaks: Option<u64>,
+}
+
+impl Road {
+    /// Of a call that is not sent any more once lanes have broken more often than that: what answers then may be another server, of
+    /// which something is to be found out first.
+    pub(crate) fn unbroken(breaks: u64) -> Self {
+        Self { way: Way::Ordinary, breaks: Some(breaks) }
+    }
+}
+
+impl From<Way> for Road {
+    fn from(way: Way) -> Self {
+        Self { way, breaks: None }
+    }
 }
 
 impl Pool {
@@ -142,10 +164,16 @@ impl Pool {
     pub(crate) async fn call(
         &self,
         cmd: impl FnOnce(Instant) -> Cmd,
-        way: Way,
+        road: impl Into<Road>,
         deadline: Instant,
     ) -> Result<Reply, Refusal> {
+        let Road { way, breaks } = road.into();
         let permit = self.checkout(way, deadline).await?;
+        if breaks.is_some_and(|breaks| breaks != self.breaks()) {
+            return Err(Fault::new(FaultKind::Connect, "a connection broke while this waited for one")
+                .cut_short()
+                .into());
+        }
         let sent = permit.since();
         let Shared { config, tries_again, .. } = &*self.shared;
         let until = if *tries_again {

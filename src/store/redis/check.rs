@@ -110,10 +110,11 @@ impl RedisStore {
             );
         }
         if let Some(why) = self.refused_scripts(deadline).await? {
+            let info = if self.restart_grace.is_some() { " +info" } else { "" };
             warn(
                 "scripts_denied",
                 format!(
-                    "this user may not run our scripts, no lock can be taken ({why}); grant {RIGHTS} on the keys of the prefix"
+                    "this user may not run our scripts, no lock can be taken ({why}); grant {RIGHTS}{info} on the keys of the prefix"
                 ),
             );
         }

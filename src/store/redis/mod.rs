@@ -49,7 +49,7 @@ use self::{
 use super::{
     Acquired, Ask, Extended, Feed, Forced, HandedOver, NotYours, Queued, Reach, Released, Restored, Rules,
     Seen, Store, Whose,
-    pool::{Dialler, Pool, PoolConfig, Refusal, Way},
+    pool::{Dialler, Pool, PoolConfig, Refusal, Road, Way},
 };
 use crate::{
     ConnectError, Event, Fault, FaultKind, Fence, Lease, Occupant, PoolStats, RequestId, ServerReport, Tag,
@@ -163,10 +163,11 @@ impl RedisStore {
     async fn eval(
         &self,
         script: &Script,
-        way: Way,
+        road: impl Into<Road>,
         deadline: Instant,
         arguments: impl Fn(&mut Cmd, Instant),
     ) -> Result<(Value, Instant), Fault> {
+        let road = road.into();
         let command = |verb: &str, body: &str, until| {
             let mut cmd = Cmd::with_capacity(24, 640);
             cmd.arg(verb).arg(body).arg(script.keys);
@@ -174,10 +175,10 @@ impl RedisStore {
             cmd
         };
         let by_hash = |until| command("EVALSHA", &script.hash, until);
-        let reply = match self.pool.call(by_hash, way, deadline).await {
+        let reply = match self.pool.call(by_hash, road, deadline).await {
             Err(Refusal::NoScript) => {
                 self.meter.script_reloads.add_one();
-                self.pool.call(|until| command("EVAL", script.text, until), way, deadline).await
+                self.pool.call(|until| command("EVAL", script.text, until), road, deadline).await
             }
             reply => reply,
         };
@@ -201,11 +202,11 @@ impl RedisStore {
     async fn ask(
         &self,
         script: &Script,
-        way: Way,
+        road: impl Into<Road>,
         deadline: Instant,
         arguments: impl Fn(&mut Cmd, Instant),
     ) -> Result<Answer, Fault> {
-        let (value, sent) = self.eval(script, way, deadline, arguments).await?;
+        let (value, sent) = self.eval(script, road, deadline, arguments).await?;
         let answer = Answer::read(value)?;
         self.clock.observe(sent, Instant::now(), answer.now_micros);
         Ok(answer)
@@ -216,13 +217,14 @@ impl RedisStore {
     async fn write(
         &self,
         script: &Script,
-        way: Way,
+        road: impl Into<Road>,
         deadline: Instant,
         arguments: impl Fn(&mut Cmd, Digits),
     ) -> Result<Answer, Fault> {
+        let road = road.into();
         for _ in 0..2 {
             let until = |cmd: &mut Cmd, end| arguments(cmd, Digits(self.clock.at(end)));
-            let answer = self.ask(script, way, deadline, until).await?;
+            let answer = self.ask(script, road, deadline, until).await?;
             if answer.code != 0 {
                 return Ok(answer);
             }
@@ -316,7 +318,7 @@ impl Store for RedisStore {
         let floor = self.floor();
         let token_text = token.text();
         let mut answer = self
-            .write(&script::ACQUIRE, Way::Ordinary, deadline, |cmd, not_after| {
+            .write(&script::ACQUIRE, Road::unbroken(self.pool.breaks()), deadline, |cmd, not_after| {
                 self.keys(cmd, tag);
                 cmd.arg(token_text.as_bytes()).arg(Tail { kind, holder, note });
                 cmd.arg(ttl.millis()).arg(self.fence_ttl(ttl)).arg(not_after).arg(Digits(floor));
@@ -529,8 +531,12 @@ impl Store for RedisStore {
         self.run(deadline).await
     }
 
-    async fn witness(&self, first: bool, deadline: Instant) -> Result<bool, Fault> {
-        self.witness(first, deadline).await
+    async fn leave_witness(&self, deadline: Instant) -> Result<(), Fault> {
+        self.leave_witness(deadline).await
+    }
+
+    async fn has_witness(&self, deadline: Instant) -> Result<bool, Fault> {
+        self.has_witness(deadline).await
     }
 
     fn breaks(&self) -> u64 {

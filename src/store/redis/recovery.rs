@@ -11,14 +11,11 @@ use super::{
 };
 use crate::{
     Fault, FaultKind, Lease, Occupant, Tag, Token, Ttl,
-    store::{NotYours, Restored, Seen, pool::Way},
+    store::{NotYours, Restored, Seen, WITNESS_LASTS, Whose, pool::Way},
 };
 
 /// How many tags one command looks at: some 100 µs of the server's time.
 const LOOK_PAGE: usize = 100;
-
-/// How long a witness lasts, in seconds: it is to outlive every pause of a process, and not the process for ever.
-const WITNESS_LASTS: u32 = 24 * 3600;
 
 impl RedisStore {
     pub(super) async fn restore(
@@ -43,9 +40,7 @@ impl RedisStore {
             2 => Ok(Restored::Not(NotYours::Free { last: answer.last()? })),
             3 => {
                 let occupant = Occupant::from(self.lease(tag, &mut answer)?.0);
-                let is_this =
-                    occupant.fence == *fence && occupant.kind == *kind && occupant.holder == *holder;
-                Ok(if is_this {
+                Ok(if Whose::of(lease).means(&occupant) {
                     Restored::Stands(occupant)
                 } else {
                     Restored::Not(NotYours::Occupied(occupant))
@@ -107,16 +102,21 @@ impl RedisStore {
     }
 
     /// Not by a script: it is not to be counted among the calls of locks, nor to fail where the server has forgotten those.
-    pub(super) async fn witness(&self, first: bool, deadline: Instant) -> Result<bool, Fault> {
-        let mut cmd = redis::cmd(if first { "SET" } else { "GET" });
-        cmd.arg(&self.witness);
-        if first {
-            cmd.arg(1).arg("EX").arg(WITNESS_LASTS);
+    pub(super) async fn leave_witness(&self, deadline: Instant) -> Result<(), Fault> {
+        let mut set = redis::cmd("SET");
+        set.arg(&self.witness).arg(1).arg("EX").arg(WITNESS_LASTS.as_secs());
+        match self.plain(set, Way::Urgent, deadline).await?.0 {
+            Value::Okay => Ok(()),
+            other => Err(unexpected("a witness that was left", &other)),
         }
-        match self.plain(cmd, Way::Urgent, deadline).await?.0 {
-            Value::Okay if first => Ok(true),
-            Value::BulkString(_) if !first => Ok(true),
-            Value::Nil if !first => Ok(false),
+    }
+
+    pub(super) async fn has_witness(&self, deadline: Instant) -> Result<bool, Fault> {
+        let mut get = redis::cmd("GET");
+        get.arg(&self.witness);
+        match self.plain(get, Way::Urgent, deadline).await?.0 {
+            Value::BulkString(_) => Ok(true),
+            Value::Nil => Ok(false),
             other => Err(unexpected("a witness", &other)),
         }
     }

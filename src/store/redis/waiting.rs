@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     Fault, FaultKind, Fence, Lease, RequestId, Tag, Token,
-    store::{Acquired, Ask, HandedOver, NotYours, Queued, Whose, pool::Way},
+    store::{
+        Acquired, Ask, HandedOver, NotYours, Queued, Whose,
+        pool::{Road, Way},
+    },
 };
 
 impl RedisStore {
@@ -122,7 +125,7 @@ impl RedisStore {
         let before = before.map(Token::text);
         let floor = self.floor();
         let mut answer = self
-            .write(&script::QUEUE, Way::Ordinary, deadline, |cmd, not_after| {
+            .write(&script::QUEUE, Road::unbroken(self.pool.breaks()), deadline, |cmd, not_after| {
                 self.keys(cmd, &ask.tag);
                 cmd.arg(token.as_bytes()).arg(tail(ask));
                 cmd.arg(ask.ttl.millis()).arg(self.fence_ttl(ask.ttl)).arg(not_after).arg(Digits(floor));

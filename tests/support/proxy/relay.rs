@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) struct Shared {
     pub(super) blackhole: watch::Sender<bool>,
     pub(super) close: watch::Sender<CloseOrder>,
     rules: Mutex<Rules>,
-    server_port: u16,
+    pub(super) server_port: AtomicU16,
 }
 
 /// Connections up to and including this number are to be closed.
@@ -50,7 +50,7 @@ impl Shared {
             blackhole: watch::Sender::new(false),
             close: watch::Sender::new(CloseOrder { all_before: (0, Close::Fin) }),
             rules: Mutex::default(),
-            server_port,
+            server_port: server_port.into(),
         }
     }
 
@@ -126,7 +126,7 @@ async fn relay(shared: &Shared, client: &mut TcpStream, open: OpenConnection<'_>
             // Given up while the network was dark: the server never hears of it.
             return Close::Fin;
         }
-        let server = TcpStream::connect(("127.0.0.1", shared.server_port)).await;
+        let server = TcpStream::connect(("127.0.0.1", shared.server_port.load(Relaxed))).await;
         // As near as a proxy gets to a connection that is refused.
         let Ok(mut server) = server else { return Close::Rst };
         let _ = server.set_nodelay(true);

@@ -1,11 +1,11 @@
 //! [`Finding`]: something that must be changed, and how.
 
-use spool_lock::{Config, ConnectError, RightPurpose, ServerReport, Warning};
+use spool_lock::{Config, ConnectError, FaultKind, RightPurpose, ServerReport, Warning};
 
 use super::{
     super::{advice::advice, answer::in_one_line},
     look::Look,
-    rights::refused,
+    rights::{refused, unknown},
 };
 
 /// Something that must be changed.
@@ -82,7 +82,7 @@ fn not_connected(config: &Config, look: &Look, error: &ConnectError) -> Finding 
         return Finding::new("too_old", in_one_line(error), "install Redis 7.0 or newer");
     };
     let message = format!("{}, at {}", in_one_line(fault), config.url);
-    let mend = if fault.kind() == spool_lock::FaultKind::Permission {
+    let mend = if fault.kind() == FaultKind::Permission {
         grant(look, |_| true)
     } else {
         advice(fault.kind()).to_owned()
@@ -101,7 +101,7 @@ fn not_saved(look: &Look) -> Option<Finding> {
     Some(Finding::new(
         "save_failed",
         format!("the server could not {what} the last time, and may refuse writes until it can"),
-        advice(spool_lock::FaultKind::Misconf),
+        advice(FaultKind::Misconf),
     ))
 }
 
@@ -145,7 +145,10 @@ fn not_granted(look: &Look) -> Vec<Finding> {
 /// Grants what is missing, and what hides behind it: to grant what was granted does no harm, and one round is enough.
 fn grant(look: &Look, is_meant: impl Fn(RightPurpose) -> bool) -> String {
     let mut rules = refused(&look.rights, is_meant);
-    let unknown = look.rights.iter().filter(|it| it.is_granted.is_none());
-    rules.extend(unknown.map(|it| it.right.rule.as_str()));
+    if rules.is_empty() {
+        // Another one hinders it: with a grace after a restart, no lock can be taken without what the checks need.
+        rules = refused(&look.rights, |_| true);
+    }
+    rules.extend(unknown(&look.rights));
     format!("ACL SETUSER {} {}", look.user, rules.join(" "))
 }

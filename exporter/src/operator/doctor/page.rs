@@ -13,7 +13,7 @@ use super::{
     clients::Client,
     finding::Finding,
     look::Look,
-    rights::refused,
+    rights::{refused, unknown},
 };
 
 /// What was seen and found.
@@ -168,9 +168,7 @@ impl Page<'_> {
 
     fn rights(&self) -> String {
         let rights = &self.look.rights;
-        let refused = refused(rights, |_| true);
-        let unknown: Vec<_> = rights.iter().filter(|it| it.is_granted.is_none()).collect();
-        let unknown: Vec<_> = unknown.into_iter().map(|it| it.right.rule.as_str()).collect();
+        let (refused, unknown) = (refused(rights, |_| true), unknown(rights));
         match (refused.is_empty(), unknown.is_empty()) {
             (true, true) => format!("all {} are granted", rights.len()),
             (false, true) => format!("not granted: {}", refused.join(" ")),

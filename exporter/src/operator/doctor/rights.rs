@@ -33,6 +33,12 @@ pub(super) fn refused(checked: &[Checked], is_meant: impl Fn(RightPurpose) -> bo
     refused.map(|it| it.right.rule.as_str()).collect()
 }
 
+/// The rules of which it is not known whether the user has them.
+pub(super) fn unknown(checked: &[Checked]) -> Vec<&str> {
+    let unknown = checked.iter().filter(|it| it.is_granted.is_none());
+    unknown.map(|it| it.right.rule.as_str()).collect()
+}
+
 /// Asks for each right whether the user has it.
 pub(super) async fn check(connection: &mut MultiplexedConnection, config: &Config) -> Vec<Checked> {
     let mut checked = Checked::unknown(config);

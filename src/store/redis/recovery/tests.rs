@@ -299,11 +299,12 @@ async fn a_witness_lives_as_long_as_the_data() {
     let server = RedisServer::start();
     let (store, other) = (open(&server.url(), LIVING).await, open(&server.url(), LIVING).await);
     let scripts = server.calls("evalsha");
-    assert!(!store.witness(false, soon()).await.unwrap(), "nobody has written it");
-    for first in [true, false, false, true] {
-        assert!(store.witness(first, soon()).await.unwrap());
+    assert!(!store.has_witness(soon()).await.unwrap(), "nobody has written it");
+    for _ in 0..2 {
+        store.leave_witness(soon()).await.unwrap();
+        assert!(store.has_witness(soon()).await.unwrap());
     }
-    assert!(!other.witness(false, soon()).await.unwrap(), "each process has its own");
+    assert!(!other.has_witness(soon()).await.unwrap(), "each process has its own");
     let keys: Vec<String> = server.query(&["KEYS", "*"]);
     let [witness] = &keys[..] else { panic!("one key: {keys:?}") };
     assert!(witness.starts_with("spool:{}:witness:"), "{witness}");
@@ -313,12 +314,12 @@ async fn a_witness_lives_as_long_as_the_data() {
     assert_eq!(server.calls("evalsha") - scripts, 1, "the list alone");
 
     server.cmd(&["FLUSHALL"]);
-    assert!(!store.witness(false, soon()).await.unwrap());
-    assert!(store.witness(true, soon()).await.unwrap());
+    assert!(!store.has_witness(soon()).await.unwrap());
+    store.leave_witness(soon()).await.unwrap();
     server.restart();
-    assert!(!eventually(SOON, async || store.witness(false, soon()).await).await);
+    assert!(!eventually(SOON, async || store.has_witness(soon()).await).await);
     server.cmd(&["ACL", "SETUSER", "default", "-set"]);
-    assert_eq!(store.witness(true, soon()).await.unwrap_err().kind(), FaultKind::Permission);
+    assert_eq!(store.leave_witness(soon()).await.unwrap_err().kind(), FaultKind::Permission);
 }
 
 // --- broken lanes
@@ -376,7 +377,7 @@ async fn a_lane_of_a_replica_is_counted_before_any_of_its_calls_hears_of_it() {
             .map(|_| {
                 let store = store.clone();
                 tokio::spawn(async move {
-                    let fault = store.witness(true, soon()).await.unwrap_err();
+                    let fault = store.leave_witness(soon()).await.unwrap_err();
                     (fault.kind(), store.breaks())
                 })
             })
@@ -412,7 +413,7 @@ async fn what_a_fault_ends_is_counted_and_what_is_closed_for_want_of_work_is_not
     sleep(Duration::from_millis(1_050)).await;
     server.cmd(&["REPLICAOF", "127.0.0.1", "1"]);
     let before = store.breaks();
-    assert_eq!(store.witness(true, soon()).await.unwrap_err().kind(), FaultKind::ReadOnly);
+    assert_eq!(store.leave_witness(soon()).await.unwrap_err().kind(), FaultKind::ReadOnly);
     assert_eq!(store.breaks(), before + 1, "a replica's");
 }
 
