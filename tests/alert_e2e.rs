@@ -74,10 +74,15 @@ async fn full_pool_fires_and_resolves_and_every_query_of_the_board_has_an_answer
     // `keep_firing_for: 5m`, which is 25 s here, after the last true evaluation.
     let resolved = async {
         let bound = SOON + Duration::from_secs(35);
-        eventually(bound, async || prometheus.alerts("firing").await.is_empty()).await;
+        eventually(bound, async || prometheus.alerts("firing").await.is_disjoint(&both)).await;
         relieved.elapsed()
     };
-    let ((), lasted) = tokio::join!(asked, resolved);
+    // `offset 10m`, which is 50 s here: before that Prometheus knows nothing of another start.
+    let restarted = async {
+        let bound = SOON + Duration::from_secs(50);
+        eventually(bound, async || prometheus.alerts("firing").await.contains("SpoolRedisRestarted")).await;
+    };
+    let ((), lasted, ()) = tokio::join!(asked, resolved, restarted);
     assert!(lasted > Duration::from_secs(20), "a dip of {lasted:?} ended the alerts");
 }
 
@@ -97,8 +102,8 @@ fn faster_rules_differ_in_durations_only() {
     let plain =
         |text: &str| rules::parse(text).into_iter().map(|rule| Rule { expression: String::new(), ..rule });
     assert!(plain(&rules).eq(plain(&fast)));
-    let durations =
-        rules.matches("for: ").count() + rules.matches("m]").count() + rules.matches("s]").count();
+    let durations: usize =
+        ["for: ", "m]", "s]", "h]", "offset "].iter().map(|mark| rules.matches(mark).count()).sum();
     assert_eq!(slow_durations.len(), durations, "every duration is found");
 }
 
@@ -133,7 +138,7 @@ fn page_of_this_test_has_the_names_and_labels_of_the_catalogue() {
     }
 }
 
-/// The rules with every duration divided: ranges in brackets, `for` and `keep_firing_for`.
+/// The rules with every duration divided: ranges in brackets, offsets, `for` and `keep_firing_for`.
 fn faster(rules: &str) -> String {
     rewrite(rules, |duration| format!("{}ms", (duration / FASTER).as_millis()))
 }
@@ -149,29 +154,22 @@ fn split(rules: &str) -> (Vec<Duration>, String) {
 }
 
 fn rewrite(rules: &str, mut change: impl FnMut(Duration) -> String) -> String {
-    let mut text = String::new();
-    for line in rules.lines() {
-        let keys = ["for: ", "keep_firing_for: "];
-        let key = keys.iter().find_map(|key| line.trim_start().strip_prefix(key).map(|value| (line, value)));
-        if let Some((line, value)) = key {
-            text += &line[..line.len() - value.len()];
-            text += &change(duration(value).expect("a duration follows its key"));
-        } else {
-            for (place, part) in line.split('[').enumerate() {
-                text += if place > 0 { "[" } else { "" };
-                match part.split_once(']').and_then(|(range, rest)| Some((duration(range)?, rest))) {
-                    Some((range, rest)) if place > 0 => {
-                        text += &change(range);
-                        text += "]";
-                        text += rest;
-                    }
-                    _ => text += part,
-                }
-            }
-        }
-        text += "\n";
+    let (mut text, mut rest) = (String::new(), rules);
+    while let Some(end) = end_of_mark(rest) {
+        let (head, tail) = rest.split_at(end);
+        let length = tail.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(tail.len());
+        let (word, after) = tail.split_at(length);
+        text += head;
+        text += &duration(word).map_or_else(|| word.to_owned(), &mut change);
+        rest = after;
     }
-    text
+    text + rest
+}
+
+/// Where the first mark ends behind which a duration may stand.
+fn end_of_mark(text: &str) -> Option<usize> {
+    let marks = ["for: ", "[", "offset "];
+    marks.iter().filter_map(|mark| text.find(mark).map(|start| start + mark.len())).min()
 }
 
 /// `5m`, `30s`, `250ms`.

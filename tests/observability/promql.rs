@@ -50,6 +50,11 @@ pub(crate) fn parse(text: &str) -> Expression {
                     found.grouping.extend(reader.labels());
                 }
                 "and" | "or" | "unless" | "bool" => {}
+                // What follows is a time.
+                "offset" => {
+                    reader.skip_space();
+                    reader.word();
+                }
                 _ if reader.next_is('(') || reader.next_is_clause() => word = Some(name),
                 _ => found.selectors.push(reader.selector(name, &inside)),
             }

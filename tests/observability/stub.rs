@@ -184,6 +184,39 @@ impl Page {
         page.add(&format!("spool_lock_guards_in_jeopardy{{{service}}}"), 0.0);
         page.add(&format!(r#"spool_lock_limited_total{{{service},by="holder"}}"#), 0.0);
 
+        // One restart of Redis long ago, and now and then a release that waits for a moment.
+        for (name, value) in [
+            ("deferred_calls", 0.0),
+            ("deferred_total", age / 50.0),
+            ("deferred_refused_total", 0.0),
+            ("recovery_in_progress", 0.0),
+            ("recovery_server_restarts_total", 1.0),
+            ("recovery_data_losses_total", 1.0),
+            ("lock_overlaps_total", 0.0),
+        ] {
+            page.add(&format!("spool_{name}{{{service}}}"), value);
+        }
+        for (settlement, value) in [("applied", age / 50.0), ("ended", 0.0)] {
+            page.add(
+                &format!(r#"spool_deferred_settled_total{{{service},settlement="{settlement}"}}"#),
+                value,
+            );
+        }
+        for (phase, failures, seconds) in
+            [("verify", 0.0, 0.02), ("deferred", 0.0, 0.1), ("restore", 1.0, 10.0), ("admit", 0.0, 0.4)]
+        {
+            let labels = format!(r#"{service},phase="{phase}""#);
+            page.add(&format!("spool_recovery_phases_total{{{labels}}}"), 1.0);
+            page.add(&format!("spool_recovery_phase_failures_total{{{labels}}}"), failures);
+            page.add(&format!("spool_recovery_phase_seconds_total{{{labels}}}"), seconds);
+        }
+        for (outcome, value) in [("restored", 40.0), ("stood", 2.0), ("refused", 1.0)] {
+            page.add(
+                &format!(r#"spool_recovery_restored_leases_total{{{service},outcome="{outcome}"}}"#),
+                value,
+            );
+        }
+
         page.add(&format!("spool_up{{{service}}}"), 1.0);
         page.add(&format!(r#"spool_service_info{{{service},version="0.1.0"}}"#), 1.0);
         page.add(&format!("spool_service_start_time_seconds{{{service}}}"), start);
