@@ -58,11 +58,7 @@ pub(crate) struct Held {
 
 #[derive(Debug, Clone, Copy)]
 enum Standing {
-    /// By a call that was sent at `confirmed`.
-    Safe {
-        until: Instant,
-        confirmed: Instant,
-    },
+    Safe { until: Instant },
     Over(Over),
 }
 
@@ -77,13 +73,12 @@ impl Held {
     /// A lease that was granted, and is renewed for the first time at `first`.
     pub(crate) fn new(grant: Grant, terms: Terms, first: Instant) -> Self {
         let Grant { lease, until } = grant;
-        let confirmed = until.checked_sub(terms.ttl.duration()).unwrap_or(until);
         let until = until - drift(terms.ttl.duration());
         Self {
             lease,
             terms,
             first,
-            standing: Mutex::new(Standing::Safe { until, confirmed }),
+            standing: Mutex::new(Standing::Safe { until }),
             changed: Notify::new(),
             cancellation: OnceLock::new(),
         }
@@ -98,10 +93,10 @@ impl Held {
         self.standing().at(now)
     }
 
-    /// When the call was sent that last showed that it stands; none where it is over.
+    /// When the call was sent that last showed that it stands, or earlier where that was for less than the ttl; none where it is over.
     pub(crate) fn confirmed(&self) -> Option<Instant> {
         match *self.standing() {
-            Standing::Safe { confirmed, .. } => Some(confirmed),
+            Standing::Safe { until } => Some(until.checked_sub(self.terms.ttl.duration()).unwrap_or(until)),
             Standing::Over(_) => None,
         }
     }
@@ -182,7 +177,7 @@ impl Held {
         let mut standing = self.standing();
         let Ok(before) = standing.at(clock()) else { return };
         let until = before.max(asked + ttl.duration() - drift(ttl.duration()));
-        *standing = Standing::Safe { until, confirmed: asked };
+        *standing = Standing::Safe { until };
         drop(standing);
         // Whoever was told that it is in jeopardy.
         self.changed.notify_waiters();
@@ -197,7 +192,7 @@ impl Held {
         let mut standing = self.standing();
         let now = clock();
         let reason = match *standing {
-            Standing::Safe { until, .. } if now < until => reason,
+            Standing::Safe { until } if now < until => reason,
             Standing::Safe { .. } => LostReason::Deadline,
             Standing::Over(over) => return Err(over),
         };
@@ -265,7 +260,7 @@ impl Held {
 impl Standing {
     fn at(&self, now: Instant) -> Result<Instant, Over> {
         match *self {
-            Self::Safe { until, .. } if now < until => Ok(until),
+            Self::Safe { until } if now < until => Ok(until),
             Self::Safe { .. } => Err(Over::Lost(LostReason::Deadline)),
             Self::Over(over) => Err(over),
         }

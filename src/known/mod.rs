@@ -54,7 +54,8 @@ struct Own {
     /// What is told of its loss, where a guard has it.
     held: Weak<Held>,
     /// Where it is an identity's: as it was last seen, once something else stood there of which its end did not follow, and since when.
-    displaced: Option<(Occupant, Instant)>,
+    /// In a box: it is seldom so.
+    displaced: Option<Box<(Occupant, Instant)>>,
 }
 
 impl Default for Known {
@@ -278,7 +279,7 @@ impl Entry {
             return;
         };
         if let Some(own) = self.own(lease.fence) {
-            own.displaced = Some((lease, finding.heard()));
+            own.displaced = Some(Box::new((lease, finding.heard())));
         }
     }
 
@@ -297,7 +298,7 @@ impl Entry {
     /// As [`identity`](Self::identity), where something else was seen there after `vouched`.
     fn displaced(&self, vouched: Option<Instant>) -> Option<&Occupant> {
         let own = self.own.iter().flatten().find(|own| own.stands.is_ok() && own.displaced.is_some())?;
-        let (lease, since) = own.displaced.as_ref()?;
+        let (lease, since) = own.displaced.as_deref()?;
         let stands = self.identity().is_some_and(|standing| standing.fence == lease.fence);
         (!stands && vouched.is_none_or(|vouched| *since >= vouched)).then_some(lease)
     }
